@@ -1,0 +1,11 @@
+# Copyright (C) 2026 The anomalib-diffusionad authors
+# SPDX-License-Identifier: Apache-2.0
+
+"""DiffusionAD for anomalib."""
+
+from .lightning_model import DiffusionAD
+from .torch_model import DiffusionADModel
+
+__version__ = "0.1.0"
+
+__all__ = ["DiffusionAD", "DiffusionADModel", "__version__"]

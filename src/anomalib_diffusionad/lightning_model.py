@@ -1,0 +1,326 @@
+# Copyright (C) 2026 The anomalib-diffusionad authors
+# SPDX-License-Identifier: Apache-2.0
+
+"""DiffusionAD as an anomalib model.
+
+Paper: DiffusionAD: Norm-guided One-step Denoising Diffusion for Anomaly Detection, Zhang et al.
+"""
+
+import logging
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+import torch
+from anomalib import LearningType
+from anomalib.data import Batch, ImageBatch
+from anomalib.data.transforms.utils import extract_transforms_by_type
+from anomalib.metrics import AUPR, AUPRO, AUROC, AnomalibMetric, Evaluator, F1Score
+from anomalib.models.components import AnomalibModule
+from anomalib.post_processing import PostProcessor
+from anomalib.pre_processing import PreProcessor
+from anomalib.visualization import Visualizer
+from lightning.pytorch.utilities.types import STEP_OUTPUT, OptimizerLRScheduler
+from torch.optim import Adam
+from torchvision.transforms.v2 import Compose, Normalize, Resize
+
+from .loss import DiffusionADLoss
+from .post_processor import ProbabilityPostProcessor
+from .synthesis import AnomalySynthesizer, TextureBank
+from .torch_model import Denoising, DiffusionADModel
+
+logger = logging.getLogger(__name__)
+
+
+class Preset(NamedTuple):
+    """Widths of the two networks."""
+
+    base_channels: int
+    segmentation_channels: int
+
+
+PRESETS = {"paper": Preset(128, 64), "small": Preset(64, 32), "tiny": Preset(32, 16)}
+
+
+class DiffusionAD(AnomalibModule):
+    """DiffusionAD: norm-guided one-step denoising diffusion for anomaly detection.
+
+    Args:
+        image_size: Height and width of the images in pixels, a multiple of 32 from 64 to 512.
+        preset: Size of the networks: ``"paper"`` (160 M parameters), ``"small"`` (40 M) or ``"tiny"`` (10 M).
+        base_channels: Width of the U-Net in place of the preset's, a multiple of 32.
+        segmentation_channels: Width of the segmentation network in place of the preset's.
+        t_small: Time step of the small noise scale at inference, in ``[0, t_big)``.
+        t_big: Time step of the large noise scale at inference, in ``(t_small, num_timesteps)``.
+        tau: In training, small time steps are drawn from ``[0, tau)`` and large ones from ``[tau, num_timesteps)``.
+        guidance_scale: w of Eq. 7, not negative; 0 leaves the small-scale reconstruction as it is.
+        denoising: Reconstruction at inference (table 3): ``"norm_guided"`` (two passes of the U-Net), ``"one_step"``
+            (one pass) or ``"iterative"`` (``t_big + 1`` passes). Training is the same for all.
+        num_timesteps: Number of diffusion steps T, at least 2.
+        beta_start: Noise variance of the first of 1000 steps.
+        beta_end: Noise variance of the last of 1000 steps.
+        noise_seed: Seed of the inference noise, which is the same for every image and stored with the weights.
+        top_k: The image score is the mean of this many highest pixels of the map.
+        focal_weight: Weight of the focal loss in Eq. 10, not negative.
+        learning_rate: Learning rate of Adam.
+        segmentation_learning_rate: Learning rate of the segmentation network; the same as ``learning_rate`` if None.
+        anomaly_source: Folder with texture images, such as DTD, to make anomalies from, or None to make them from the
+            training images alone.
+        self_augmentation: Share of the anomalies made from the training image itself where there is an
+            ``anomaly_source``, in [0, 1]. The original takes 0.5 for objects and 0 for textures.
+        foreground: Where anomalies are put: ``"none"`` (anywhere) or ``"random"`` (a random part of the image, the
+            paper's way for textures).
+        pre_processor: Resizes images to ``image_size``; must not normalise them. True for the default.
+        post_processor: Makes labels and masks from scores and maps. True for the default.
+        evaluator: Metrics. True for image AUROC and F1 and pixel AUROC, AUPRO, AUPR and F1.
+        visualizer: Draws the results. True for anomalib's default.
+
+    Raises:
+        ValueError: If an argument is out of range; the message names it and says what to do.
+
+    Example:
+        >>> from anomalib.data import MVTecAD
+        >>> from anomalib.engine import Engine
+        >>> from anomalib_diffusionad import DiffusionAD
+        >>> model = DiffusionAD(preset="tiny", image_size=64)
+        >>> Engine(max_epochs=1).fit(model, datamodule=MVTecAD(category="bottle"))  # doctest: +SKIP
+    """
+
+    def __init__(
+        self,
+        image_size: int = 256,
+        preset: Literal["paper", "small", "tiny"] = "paper",
+        base_channels: int | None = None,
+        segmentation_channels: int | None = None,
+        t_small: int = 200,
+        t_big: int = 400,
+        tau: int = 300,
+        guidance_scale: float = 1.0,
+        denoising: Denoising = "norm_guided",
+        num_timesteps: int = 1000,
+        beta_start: float = 1e-4,
+        beta_end: float = 0.02,
+        noise_seed: int = 0,
+        top_k: int = 50,
+        focal_weight: float = 5.0,
+        learning_rate: float = 1e-4,
+        segmentation_learning_rate: float | None = None,
+        anomaly_source: str | None = None,
+        self_augmentation: float = 0.5,
+        foreground: str = "none",
+        pre_processor: PreProcessor | bool = True,
+        post_processor: PostProcessor | bool = True,
+        evaluator: Evaluator | bool = True,
+        visualizer: Visualizer | bool = True,
+    ) -> None:
+        if preset not in PRESETS:
+            msg = f"preset must be one of {', '.join(PRESETS)}, got {preset!r}."
+            raise ValueError(msg)
+        if pre_processor is True:
+            pre_processor = self.configure_pre_processor((image_size, image_size))
+        super().__init__(
+            pre_processor=pre_processor,
+            post_processor=post_processor,
+            evaluator=evaluator,
+            visualizer=visualizer,
+        )
+        _check_training(tau, num_timesteps, focal_weight, learning_rate, segmentation_learning_rate)
+        widths = PRESETS[preset]
+        self.model: DiffusionADModel = DiffusionADModel(
+            image_size=image_size,
+            base_channels=widths.base_channels if base_channels is None else base_channels,
+            segmentation_channels=(
+                widths.segmentation_channels if segmentation_channels is None else segmentation_channels
+            ),
+            t_small=t_small,
+            t_big=t_big,
+            guidance_scale=guidance_scale,
+            denoising=denoising,
+            num_timesteps=num_timesteps,
+            beta_start=beta_start,
+            beta_end=beta_end,
+            top_k=top_k,
+            noise_seed=noise_seed,
+        )
+        self.loss: DiffusionADLoss = DiffusionADLoss(focal_weight)
+        self.synthesizer = AnomalySynthesizer(foreground=foreground, self_augmentation=self_augmentation)
+        self.num_timesteps, self.tau = num_timesteps, tau
+        self.learning_rate = learning_rate
+        self.segmentation_learning_rate = (
+            learning_rate if segmentation_learning_rate is None else segmentation_learning_rate
+        )
+        self.anomaly_source = anomaly_source
+        self._training_seed: int | None = None
+        self._resumed_randomness: dict[str, Any] | None = None
+        self._check_pre_processor()
+
+    def setup(self, stage: str) -> None:
+        """Open the anomaly source before training; choose the memory layout that the device is fastest with."""
+        self._check_pre_processor()
+        if stage == "fit":
+            if self.anomaly_source is None:
+                logger.info("No anomaly_source given: synthetic anomalies are made from the training images alone.")
+            else:
+                self.synthesizer.textures = TextureBank(self.anomaly_source, self.model.image_size)
+        if self.trainer.strategy.root_device.type == "cuda":
+            self.model.to(memory_format=torch.channels_last)
+
+    def teardown(self, stage: str) -> None:
+        """Free the textures, so that a trained model is no larger than its weights."""
+        del stage
+        if self.synthesizer.textures is not None:
+            self.synthesizer.textures.close()
+            self.synthesizer.textures = None
+
+    def on_fit_start(self) -> None:
+        """Fix the seed that all randomness of the training steps follows from, or take up that of a resumed run."""
+        if self._resumed_randomness is not None and self.trainer.ckpt_path is not None:
+            self._training_seed = self._resumed_randomness["seed"]
+            torch.set_rng_state(self._resumed_randomness["torch"].cpu())
+        else:
+            self._training_seed = torch.initial_seed()
+
+    def training_step(self, batch: ImageBatch, batch_idx: int) -> STEP_OUTPUT:
+        """One step of joint training (section 4.3).
+
+        Args:
+            batch: Normal images ``(B, 3, S, S)`` in [0, 1].
+            batch_idx: Number of the batch within the epoch.
+
+        Returns:
+            Dictionary with the scalar ``loss``.
+        """
+        generator = self._generator(batch_idx)
+        image, mask, label = self.synthesizer(batch.image, batch.image_path, self.global_step, generator)
+        count, device = image.shape[0], image.device
+        t_small = torch.randint(0, self.tau, (count,), generator=generator).to(device, non_blocking=True)
+        t_big = torch.randint(self.tau, self.num_timesteps, (count,), generator=generator)
+        t_big = t_big.to(device, non_blocking=True)
+        on_device = torch.Generator(device).manual_seed(generator.initial_seed())
+        noise = torch.randn((2, *image.shape), device=device, generator=on_device)
+
+        reconstruction = self.model.reconstruct(image, t_small, t_big, noise[0], noise[1])
+        logits = self.model.segment_logits(image, reconstruction.guided)
+        predicted = (reconstruction.eps_small, reconstruction.eps_big)
+        losses = self.loss(predicted, (noise[0], noise[1]), logits, mask, 1 - label)
+        terms = {f"train_loss_{name}": getattr(losses, name).detach() for name in ("noise", "smooth_l1", "focal")}
+        self.log("train_loss", losses.total.detach(), prog_bar=True, on_step=True, on_epoch=False)
+        self.log_dict(terms, on_step=True, on_epoch=False)
+        return {"loss": losses.total}
+
+    def validation_step(self, batch: Batch, *args, **kwargs) -> STEP_OUTPUT:
+        """Score the images of a batch ``(B, 3, S, S)``; returns the batch with scores and maps."""
+        del args, kwargs
+        return batch.update(**self.model(batch.image)._asdict())
+
+    def configure_optimizers(self) -> OptimizerLRScheduler:
+        """Adam with a learning rate for each network."""
+        groups = [
+            {"params": self.model.unet.parameters(), "lr": self.learning_rate},
+            {"params": self.model.segmentation.parameters(), "lr": self.segmentation_learning_rate},
+        ]
+        return Adam(groups)
+
+    def to_onnx(self, *args, **kwargs) -> Any:  # noqa: ANN401 - anomalib's signature
+        """Export to ONNX as anomalib does.
+
+        Raises:
+            ValueError: With iterative denoising, whose hundreds of passes would be unrolled into the graph.
+        """
+        if self.model.denoising == "iterative":
+            msg = "Iterative denoising cannot be exported; set denoising to 'norm_guided' or 'one_step'."
+            raise ValueError(msg)
+        return super().to_onnx(*args, **kwargs)
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Save the randomness of the run too, so that it resumes as if it had not been stopped."""
+        super().on_save_checkpoint(checkpoint)
+        if self._training_seed is not None:
+            checkpoint["diffusion_ad_randomness"] = {"seed": self._training_seed, "torch": torch.get_rng_state()}
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Restore components and the randomness of the run, and check the pre-processor."""
+        super().on_load_checkpoint(checkpoint)
+        self._resumed_randomness = checkpoint.get("diffusion_ad_randomness")
+        self._check_pre_processor()
+
+    @property
+    def trainer_arguments(self) -> dict[str, Any]:
+        """Arguments for the trainer: no sanity check, since an untrained model has nothing to say."""
+        return {"num_sanity_val_steps": 0}
+
+    @property
+    def learning_type(self) -> LearningType:
+        """Learns from normal images alone."""
+        return LearningType.ONE_CLASS
+
+    @staticmethod
+    def configure_pre_processor(image_size: tuple[int, int] | None = None) -> PreProcessor:
+        """Resize to ``image_size``, 256 x 256 if None. Images stay in [0, 1]."""
+        return PreProcessor(transform=Compose([Resize(image_size or (256, 256), antialias=True)]))
+
+    def configure_post_processor(self) -> PostProcessor:
+        """Thresholds without rescaling."""
+        return ProbabilityPostProcessor()
+
+    @staticmethod
+    def configure_evaluator() -> Evaluator:
+        """The paper's four metrics and F1, on images and pixels."""
+        scores, maps = ["pred_score", "gt_label"], ["anomaly_map", "gt_mask"]
+        metrics: list[AnomalibMetric] = [
+            AUROC(fields=scores, prefix="image_"),
+            F1Score(fields=["pred_label", "gt_label"], prefix="image_"),
+            AUROC(fields=maps, prefix="pixel_", strict=False),
+            AUPRO(fields=maps, prefix="pixel_", strict=False),
+            AUPR(fields=maps, prefix="pixel_", strict=False),
+            F1Score(fields=["pred_mask", "gt_mask"], prefix="pixel_", strict=False),
+        ]
+        return Evaluator(test_metrics=metrics)
+
+    def _generator(self, batch_idx: int) -> torch.Generator:
+        """Source of randomness for one training step.
+
+        It depends on the seed of the run, the rank and the place in the run alone: every rank draws other anomalies
+        and noise, and a resumed run the same as an uninterrupted one.
+        """
+        words = (self._training_seed or 0, self.global_rank, self.current_epoch, batch_idx)
+        seed = np.random.SeedSequence(words).generate_state(1, np.uint64)[0]
+        return torch.Generator().manual_seed(int(seed >> np.uint64(1)))
+
+    def _check_pre_processor(self) -> None:
+        transform = getattr(self.pre_processor, "transform", None)
+        if transform is None:
+            return
+        size = self.model.image_size
+        if extract_transforms_by_type(transform, Normalize):
+            msg = (
+                "The pre_processor contains Normalize, but DiffusionAD works on images in [0, 1]: remove it, or leave "
+                "pre_processor at its default."
+            )
+            raise ValueError(msg)
+        if self.input_size is not None and tuple(self.input_size) != (size, size):
+            msg = (
+                f"The pre_processor makes images of {tuple(self.input_size)} pixels, but image_size is {size}: set "
+                f"image_size to the size you want and leave pre_processor at its default."
+            )
+            raise ValueError(msg)
+
+
+def _check_training(
+    tau: int,
+    num_timesteps: int,
+    focal_weight: float,
+    learning_rate: float,
+    segmentation_learning_rate: float | None,
+) -> None:
+    if not 0 < tau < num_timesteps:
+        msg = f"tau must lie between 0 and num_timesteps={num_timesteps}, got {tau}."
+        raise ValueError(msg)
+    if focal_weight < 0:
+        msg = f"focal_weight must not be negative, got {focal_weight}."
+        raise ValueError(msg)
+    if learning_rate <= 0:
+        msg = f"learning_rate must be positive, got {learning_rate}."
+        raise ValueError(msg)
+    if segmentation_learning_rate is not None and segmentation_learning_rate <= 0:
+        msg = f"segmentation_learning_rate must be positive or None, got {segmentation_learning_rate}."
+        raise ValueError(msg)

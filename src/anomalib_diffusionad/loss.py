@@ -1,0 +1,86 @@
+# Copyright (C) 2026 The anomalib-diffusionad authors
+# SPDX-License-Identifier: Apache-2.0
+
+"""Joint training loss, Eqs. 9 to 11, with the constants of the original implementation."""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F  # noqa: N812
+from torchvision.ops import sigmoid_focal_loss
+
+FOCAL_ALPHA = 0.5
+FOCAL_GAMMA = 4.0
+
+
+class Losses(NamedTuple):
+    """The terms of Eq. 11, scalar tensors; ``total = noise + smooth_l1 + focal_weight * focal``."""
+
+    total: Tensor
+    noise: Tensor
+    smooth_l1: Tensor
+    focal: Tensor
+
+
+def noise_loss(prediction_small: Tensor, prediction_big: Tensor, small: Tensor, big: Tensor, normal: Tensor) -> Tensor:
+    """Noise prediction error on the normal images, Eq. 9.
+
+    The mean squared errors of both scales are added, and averaged over the normal images, as the original code does.
+    (Eq. 9 halves the sum; the published weights were trained without that factor.)
+
+    Args:
+        prediction_small: Predicted noise at the small scale, ``(B, 3, H, W)``.
+        prediction_big: Predicted noise at the large scale, ``(B, 3, H, W)``.
+        small: Noise added at the small scale, ``(B, 3, H, W)``.
+        big: Noise added at the large scale, ``(B, 3, H, W)``.
+        normal: 1 where the image is normal (y = 0), 0 where it is anomalous, ``(B,)``.
+
+    Returns:
+        Scalar; 0 where the batch has no normal image.
+    """
+    error = (prediction_small - small).square() + (prediction_big - big).square()
+    weight = normal / normal.sum().clamp(min=1)
+    return (error.flatten(1).mean(dim=1) * weight).sum()
+
+
+class DiffusionADLoss(nn.Module):
+    """Noise loss plus mask loss, Eq. 11.
+
+    Args:
+        focal_weight: Weight of the focal term in Eq. 10, the paper's gamma; not negative.
+    """
+
+    def __init__(self, focal_weight: float = 5.0) -> None:
+        super().__init__()
+        self.focal_weight = focal_weight
+
+    def forward(
+        self,
+        predicted_noise: tuple[Tensor, Tensor],
+        noise: tuple[Tensor, Tensor],
+        logits: Tensor,
+        mask: Tensor,
+        normal: Tensor,
+    ) -> Losses:
+        """Compute all terms in float32.
+
+        Args:
+            predicted_noise: Predicted noise at the small and the large scale, each ``(B, 3, H, W)``.
+            noise: Noise that was added at both scales, each ``(B, 3, H, W)``.
+            logits: Segmentation output before the sigmoid, ``(B, 1, H, W)``.
+            mask: True mask, 0 or 1, ``(B, 1, H, W)``.
+            normal: 1 where the image is normal, else 0, ``(B,)``.
+
+        Returns:
+            The terms of the loss.
+        """
+        # the focal term is taken from the logits: the same value as on probabilities, without their saturation
+        with torch.autocast(logits.device.type, enabled=False):
+            logits, mask = logits.float(), mask.float()
+            small, big = (prediction.float() for prediction in predicted_noise)
+            noise_term = noise_loss(small, big, *noise, normal.float())
+            smooth_l1 = F.smooth_l1_loss(logits.sigmoid(), mask, beta=1.0)
+            focal = sigmoid_focal_loss(logits, mask, alpha=FOCAL_ALPHA, gamma=FOCAL_GAMMA, reduction="mean")
+            total = noise_term + smooth_l1 + self.focal_weight * focal
+        return Losses(total, noise_term, smooth_l1, focal)

@@ -1,0 +1,9 @@
+# Copyright (C) 2026 The anomalib-diffusionad authors
+# SPDX-License-Identifier: Apache-2.0
+
+"""Anomaly synthesis, section 4.4 of the paper."""
+
+from .synthesizer import AnomalySynthesizer
+from .textures import TextureBank
+
+__all__ = ["AnomalySynthesizer", "TextureBank"]

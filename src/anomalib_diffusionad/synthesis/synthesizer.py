@@ -1,0 +1,114 @@
+# Copyright (C) 2026 The anomalib-diffusionad authors
+# SPDX-License-Identifier: Apache-2.0
+
+"""Synthetic anomalies on normal images (section 4.4), on the training device, a batch at a time."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from .appearance import augment, shuffle_patches
+from .foreground import random_part, whole_image
+from .shapes import Combine, perlin_masks
+from .textures import TextureBank
+
+MIN_OPACITY, MAX_OPACITY = 0.2, 0.8
+
+
+class AnomalySynthesizer(nn.Module):
+    """Turns half of a batch of normal images into synthetic anomalies.
+
+    Args:
+        foreground: Where anomalies may lie: ``"none"`` (anywhere) or ``"random"`` (a random part of the image).
+        self_augmentation: Share of the anomalies whose appearance comes from the image itself rather than from a
+            texture, in [0, 1].
+        combine: Shapes: ``"single"`` (the paper's), ``"union"`` or ``"intersection"`` of two.
+    """
+
+    def __init__(
+        self,
+        foreground: str = "none",
+        self_augmentation: float = 0.5,
+        combine: Combine = "single",
+    ) -> None:
+        super().__init__()
+        if foreground not in {"none", "random"}:
+            msg = f"foreground must be 'none' or 'random', got {foreground!r}."
+            raise ValueError(msg)
+        if not 0 <= self_augmentation <= 1:
+            msg = f"self_augmentation must lie in [0, 1], got {self_augmentation}."
+            raise ValueError(msg)
+        self.foreground = foreground
+        self.self_augmentation = self_augmentation
+        self.combine: Combine = combine
+        self.textures: TextureBank | None = None
+
+    @torch.no_grad()
+    def forward(
+        self,
+        image: Tensor,
+        image_path: Sequence[str] | None = None,
+        step: int = 0,
+        generator: torch.Generator | None = None,
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Synthesise anomalies on a random half of the images.
+
+        Args:
+            image: Normal images, ``(B, 3, S, S)`` in [0, 1].
+            image_path: File of each image, for foreground masks.
+            step: Training step, which sets the textures in use.
+            generator: Source of randomness on the CPU. Defaults to PyTorch's global one.
+
+        Returns:
+            Images ``(B, 3, S, S)`` in [0, 1], masks float ``(B, 1, S, S)`` in {0, 1} and labels int64 ``(B,)``, 1
+            where the image is anomalous. Half of them are; where B is odd, the odd one is by the toss of a coin.
+        """
+        del image_path
+        batch = image.shape[0]
+        odd = int(torch.randint(2, (1,), generator=generator)) if batch % 2 else 0
+        rows = torch.randperm(batch, generator=generator)[: batch // 2 + odd].to(image.device, non_blocking=True)
+        mask = torch.zeros_like(image[:, :1])
+        if len(rows) == 0:
+            return image, mask, mask.new_zeros(batch, dtype=torch.int64)
+
+        normal = image[rows]
+        shape = perlin_masks(self._foreground(normal, generator), self.combine, generator=generator)
+        appearance = self._appearance(normal, step, generator)
+        opacity = torch.rand(len(rows), 1, 1, 1, generator=generator) * (MAX_OPACITY - MIN_OPACITY) + MIN_OPACITY
+        result = image.clone()
+        result[rows] = blend(normal, appearance, shape, opacity.to(image.device, non_blocking=True))
+        mask[rows] = shape.to(mask)
+        return result, mask, mask.flatten(1).amax(dim=1).long()
+
+    def _foreground(self, image: Tensor, generator: torch.Generator | None) -> Tensor:
+        return random_part(image, generator) if self.foreground == "random" else whole_image(image)
+
+    def _appearance(self, image: Tensor, step: int, generator: torch.Generator | None) -> Tensor:
+        """Appearance for each image, ``(N, 3, S, S)``: a texture, or the image itself with its patches shuffled."""
+        if self.textures is None:
+            return shuffle_patches(augment(image, generator), generator)
+        from_image = torch.rand(image.shape[0], generator=generator) < self.self_augmentation
+        textured = (~from_image).nonzero().flatten()
+        textures = self.textures.draw(len(textured), step, generator) if len(textured) else image[:0]
+        source = image.clone()
+        source[textured.to(image.device)] = textures.to(image.device, image.dtype, non_blocking=True) / 255
+        source = augment(source, generator)
+        own = from_image.nonzero().flatten().to(image.device, non_blocking=True)
+        source[own] = shuffle_patches(source[own], generator)
+        return source
+
+
+def blend(normal: Tensor, appearance: Tensor, mask: Tensor, opacity: Tensor) -> Tensor:
+    r"""Eq. 12: :math:`S = \beta (M \odot N) + (1 - \beta)(M \odot A) + \bar M \odot N`.
+
+    Args:
+        normal: Normal images N, ``(B, 3, H, W)``.
+        appearance: Anomalous appearance A, ``(B, 3, H, W)``.
+        mask: Where the anomaly lies M, bool ``(B, 1, H, W)``.
+        opacity: Opacity of the normal image beta, ``(B, 1, 1, 1)``.
+
+    Returns:
+        Synthetic anomalies S, ``(B, 3, H, W)``.
+    """
+    return torch.where(mask, torch.lerp(appearance, normal, opacity), normal)

@@ -1,0 +1,139 @@
+# Copyright (C) 2026 The anomalib-diffusionad authors
+# SPDX-License-Identifier: Apache-2.0
+
+"""Textures for synthetic anomalies, decoded in the background and kept in memory of bounded size."""
+
+import logging
+from collections import OrderedDict
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+
+import torch
+from anomalib.data.utils import read_image
+from torch import Tensor
+from torchvision.datasets.folder import IMG_EXTENSIONS
+from torchvision.transforms.v2 import functional as tv
+
+logger = logging.getLogger(__name__)
+
+
+class TextureBank:
+    """Images of a folder, resized and kept as bytes.
+
+    At any time a window of the shuffled files is in memory; it moves on as training goes on, so that all files are
+    used in time. What :meth:`draw` returns depends on the step and the generator alone, not on how far the background
+    threads have come: a texture that is still being decoded is waited for.
+
+    Args:
+        folder: Folder with images, searched with all its subfolders.
+        size: Height and width of the textures in pixels.
+        capacity_mib: Memory for decoded textures, in MiB.
+        refresh: Number of steps after which the window has moved on by one texture.
+        workers: Decoding threads.
+
+    Raises:
+        FileNotFoundError: If the folder is missing or holds no images.
+    """
+
+    def __init__(
+        self,
+        folder: str | Path,
+        size: int,
+        capacity_mib: int = 256,
+        refresh: int = 1,
+        workers: int = 1,
+    ) -> None:
+        self.files = find_images(folder)
+        self.size = size
+        self.window = max(1, min(len(self.files), capacity_mib * 2**20 // (3 * size * size)))
+        self.refresh = refresh
+        order = torch.randperm(len(self.files), generator=torch.Generator().manual_seed(0))
+        self._order = order.tolist()
+        self._executor = ThreadPoolExecutor(workers, thread_name_prefix="textures")
+        self._decoded: OrderedDict[int, Future[Tensor | None]] = OrderedDict()
+        self._request(0)
+
+    def __len__(self) -> int:
+        """Number of files."""
+        return len(self.files)
+
+    def draw(self, count: int, step: int = 0, generator: torch.Generator | None = None) -> Tensor:
+        """Draw textures at random from the window of a training step.
+
+        Args:
+            count: Number of textures.
+            step: Training step, which sets the window.
+            generator: Source of randomness on the CPU. Defaults to PyTorch's global one.
+
+        Returns:
+            Textures on the CPU, uint8 ``(count, 3, size, size)``.
+
+        Raises:
+            RuntimeError: If no file of the window can be read.
+        """
+        self._request(step)
+        picks = torch.randint(self.window, (count,), generator=generator).tolist()
+        return torch.stack([self._get(self._start(step) + pick) for pick in picks])
+
+    def close(self) -> None:
+        """Stop decoding and free the memory."""
+        self._executor.shutdown(wait=False, cancel_futures=True)
+        self._decoded.clear()
+
+    def _start(self, step: int) -> int:
+        return 0 if self.window == len(self.files) else step // self.refresh
+
+    def _request(self, step: int) -> None:
+        """Ask for what the window lacks and drop what it has left behind."""
+        wanted = [self._order[(self._start(step) + i) % len(self.files)] for i in range(self.window)]
+        for number in wanted:
+            if number not in self._decoded:
+                self._decoded[number] = self._executor.submit(_decode, self.files[number], self.size)
+        if len(self._decoded) > self.window:
+            keep = set(wanted)
+            for number in [number for number in self._decoded if number not in keep]:
+                self._decoded.pop(number).cancel()
+
+    def _get(self, position: int) -> Tensor:
+        """The texture at a position of the window, or the next one that can be read."""
+        for offset in range(self.window):
+            number = self._order[(position + offset) % len(self.files)]
+            if number in self._decoded:
+                texture = self._decoded[number].result()
+                if texture is not None:
+                    return texture
+        msg = f"None of the {self.window} textures could be read; the first is {self.files[self._order[0]]}."
+        raise RuntimeError(msg)
+
+
+def find_images(folder: str | Path) -> list[Path]:
+    """List the image files below a folder, sorted.
+
+    Args:
+        folder: The folder.
+
+    Returns:
+        Paths, at least one.
+
+    Raises:
+        FileNotFoundError: If the folder is missing or holds no images.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        msg = f"The folder {folder} does not exist. Give a folder with images, or None for self-augmentation alone."
+        raise FileNotFoundError(msg)
+    files = sorted(path for path in folder.rglob("*") if path.suffix.lower() in IMG_EXTENSIONS and path.is_file())
+    if not files:
+        msg = f"The folder {folder} holds no images ({', '.join(IMG_EXTENSIONS)})."
+        raise FileNotFoundError(msg)
+    return files
+
+
+def _decode(path: Path, size: int) -> Tensor | None:
+    try:
+        image = read_image(path, as_tensor=True)
+    except Exception as error:  # noqa: BLE001 - decoders raise many kinds; one bad file must not end a training
+        logger.warning("Skipping the texture %s, which cannot be read: %s", path, error)
+        return None
+    resized = tv.resize(image, [size, size], antialias=True)
+    return (resized * 255).round().byte()

@@ -1,0 +1,247 @@
+# Copyright (C) 2026 The anomalib-diffusionad authors
+# SPDX-License-Identifier: Apache-2.0
+
+"""The two networks of DiffusionAD and how they score an image. No training loop, no data."""
+
+from typing import Literal, NamedTuple, get_args
+
+import torch
+from anomalib.data import InferenceBatch
+from anomalib.models.image.draem.torch_model import DiscriminativeSubNetwork
+from torch import Tensor, nn
+
+from .diffusion import add_noise, denoise_step, guide, linear_alpha_bar, predict_image
+from .unet import NUM_GROUPS, DenoisingUNet
+
+Denoising = Literal["norm_guided", "one_step", "iterative"]
+MIN_IMAGE_SIZE, MAX_IMAGE_SIZE, SIZE_MULTIPLE = 64, 512, 32
+
+
+class Reconstruction(NamedTuple):
+    """What the diffusion model makes of a batch of images.
+
+    Images are ``(B, 3, H, W)`` in [-1, 1]; ``eps_*`` are the noise predictions they come from, same shape, unbounded.
+    """
+
+    guided: Tensor
+    small: Tensor
+    big: Tensor
+    eps_small: Tensor
+    eps_big: Tensor
+
+
+class DiffusionADModel(nn.Module):
+    """Denoising U-Net and segmentation network.
+
+    Args:
+        image_size: Height and width of the images in pixels, a multiple of 32 from 64 to 512.
+        base_channels: Width of the U-Net, a multiple of 32.
+        segmentation_channels: Width of the segmentation network.
+        t_small: Time step of the small noise scale at inference, in ``[0, t_big)``.
+        t_big: Time step of the large noise scale at inference, below ``num_timesteps``.
+        guidance_scale: w of Eq. 7; 0 gives the small-scale reconstruction alone.
+        denoising: How images are reconstructed at inference: ``"norm_guided"`` (two passes of the U-Net),
+            ``"one_step"`` (one pass, at ``t_small``) or ``"iterative"`` (``t_big + 1`` passes, Eq. 3).
+        num_timesteps: Number of diffusion steps T.
+        beta_start: Noise variance of the first of 1000 steps.
+        beta_end: Noise variance of the last of 1000 steps.
+        top_k: The image score is the mean of this many highest pixels.
+        noise_seed: Seed of the inference noise. It is drawn once, kept as a buffer and the same for every image, so
+            that an image always gets the same score.
+
+    Raises:
+        ValueError: If an argument is out of range; the message names it.
+    """
+
+    def __init__(
+        self,
+        image_size: int = 256,
+        base_channels: int = 128,
+        segmentation_channels: int = 64,
+        t_small: int = 200,
+        t_big: int = 400,
+        guidance_scale: float = 1.0,
+        denoising: Denoising = "norm_guided",
+        num_timesteps: int = 1000,
+        beta_start: float = 1e-4,
+        beta_end: float = 0.02,
+        top_k: int = 50,
+        noise_seed: int = 0,
+    ) -> None:
+        super().__init__()
+        _check_sizes(image_size, base_channels, segmentation_channels)
+        _check_steps(t_small, t_big, num_timesteps)
+        _check_choices(guidance_scale, denoising, top_k)
+        self.image_size = image_size
+        self.t_small, self.t_big = t_small, t_big
+        self.guidance_scale = guidance_scale
+        self.denoising = denoising
+        self.top_k = top_k
+        self.noise_seed = noise_seed
+
+        self.unet = DenoisingUNet(image_size, base_channels)
+        self.segmentation = DiscriminativeSubNetwork(in_channels=6, out_channels=1, base_width=segmentation_channels)
+
+        alpha_bar = linear_alpha_bar(num_timesteps, beta_start, beta_end)
+        self.register_buffer("alpha_bar", alpha_bar.float(), persistent=False)
+        generator = torch.Generator().manual_seed(noise_seed)
+        noise = torch.randn(2, 3, image_size, image_size, generator=generator)
+        self.register_buffer("noise", noise)
+        self.alpha_bar: Tensor
+        self.noise: Tensor
+
+    def forward(self, image: Tensor) -> InferenceBatch:
+        """Score images. Meant for evaluation mode; in training mode batch statistics would mix the images.
+
+        Args:
+            image: ``(B, 3, image_size, image_size)`` RGB in [0, 1], or ``(B, 1, ...)`` grey.
+
+        Returns:
+            ``pred_score`` ``(B,)``, the mean of the ``top_k`` highest pixels of ``anomaly_map``
+            ``(B, 1, image_size, image_size)``; both are probabilities in [0, 1].
+
+        Raises:
+            ValueError: If the images have another size.
+        """
+        image = self._check_image(image)
+        anomaly_map = self.segment(image, self.restore(image))
+        # a fixed number of pixels, so that the graph stays free of data-dependent sizes when exported
+        top = min(self.top_k, self.image_size**2)
+        pred_score = anomaly_map.flatten(1).topk(top, dim=1).values.mean(dim=1)
+        return InferenceBatch(pred_score=pred_score, anomaly_map=anomaly_map)
+
+    def restore(self, image: Tensor) -> Tensor:
+        """Reconstruct images at the fixed time steps, with the fixed noise, by the chosen paradigm.
+
+        Args:
+            image: ``(B, 3, H, W)`` in [0, 1].
+
+        Returns:
+            Anomaly-free reconstructions, ``(B, 3, H, W)`` in [-1, 1].
+        """
+        if self.denoising == "iterative":
+            return self._restore_iteratively(image)
+        alpha_bar = self.alpha_bar[[self.t_small, self.t_big], None, None, None]
+        if self.denoising == "one_step":
+            noisy = add_noise(image, self.noise[:1], alpha_bar[:1])
+            return predict_image(noisy, self._predict_noise(noisy, [self.t_small]), alpha_bar[:1]).clamp(-1, 1)
+        return self._reconstruct(image, [self.t_small, self.t_big], alpha_bar[:, None], self.noise[:, None]).guided
+
+    def reconstruct(
+        self,
+        image: Tensor,
+        t_small: Tensor,
+        t_big: Tensor,
+        noise_small: Tensor,
+        noise_big: Tensor,
+    ) -> Reconstruction:
+        """Norm-guided one-step reconstruction at the given time steps, Eqs. 1 and 5 to 8.
+
+        Args:
+            image: ``(B, 3, H, W)`` in [0, 1].
+            t_small: Time steps of the small noise scale, int64 ``(B,)``.
+            t_big: Time steps of the large noise scale, int64 ``(B,)``.
+            noise_small: Gaussian noise for the small scale, ``(B, 3, H, W)``.
+            noise_big: Gaussian noise for the large scale, ``(B, 3, H, W)``.
+
+        Returns:
+            Guided and one-step reconstructions and the predicted noise.
+        """
+        t = torch.stack([t_small, t_big])
+        noise = torch.stack([noise_small, noise_big])
+        return self._reconstruct(image, t, self.alpha_bar[t][:, :, None, None, None], noise)
+
+    def segment(self, image: Tensor, reconstruction: Tensor) -> Tensor:
+        """Compare images with their reconstructions.
+
+        Args:
+            image: ``(B, 3, H, W)`` in [0, 1].
+            reconstruction: ``(B, 3, H, W)`` in [-1, 1].
+
+        Returns:
+            Probability of each pixel to be anomalous, float32 ``(B, 1, H, W)``.
+        """
+        return self.segment_logits(image, reconstruction).float().sigmoid()
+
+    def segment_logits(self, image: Tensor, reconstruction: Tensor) -> Tensor:
+        """As :meth:`segment`, before the sigmoid, in the precision of the network."""
+        return self.segmentation(torch.cat([image, reconstruction], dim=1))
+
+    def _reconstruct(self, image: Tensor, t: Tensor | list[int], alpha_bar: Tensor, noise: Tensor) -> Reconstruction:
+        """Both scales in one pass of the U-Net; the leading dimension of ``alpha_bar`` and ``noise`` is the scale."""
+        noisy = add_noise(image, noise, alpha_bar)
+        eps = self._predict_noise(noisy.flatten(0, 1), t).unflatten(0, (2, -1))
+        small, big = predict_image(noisy, eps, alpha_bar)
+        big = big.clamp(-1, 1)
+        guided = guide(small, big, alpha_bar[0], self.guidance_scale).clamp(-1, 1)
+        return Reconstruction(guided, small.clamp(-1, 1), big, eps[0], eps[1])
+
+    def _predict_noise(self, noisy: Tensor, t: Tensor | list[int]) -> Tensor:
+        """Predict the noise in ``noisy``, ``(N, 3, H, W)``, float32.
+
+        ``t`` holds the time step of each image, or, as a list, one for each of its equal parts: the embedding of such
+        fixed steps is then computed once, not once an image.
+        """
+        if isinstance(t, list):
+            embedding = self.unet.embed(torch.tensor(t, device=noisy.device))
+            part = noisy.shape[0] // len(t)
+            embedding = embedding[:, None].expand(-1, part, -1).flatten(0, 1)
+        else:
+            embedding = self.unet.embed(t.flatten())
+        return self.unet(noisy, embedding).float()
+
+    def _restore_iteratively(self, image: Tensor) -> Tensor:
+        """Eq. 3 from ``t_big`` down to 0. The noise of each step is redrawn from the seed, alike for every image."""
+        generator = torch.Generator().manual_seed(self.noise_seed)
+        x = add_noise(image, self.noise[1:], self.alpha_bar[self.t_big])
+        for t in range(self.t_big, -1, -1):
+            previous = self.alpha_bar[t - 1] if t > 0 else torch.ones_like(self.alpha_bar[0])
+            z = torch.randn(self.noise[:1].shape, generator=generator).to(x)
+            x = denoise_step(x, self._predict_noise(x, [t]), self.alpha_bar[t], previous, z)
+        return x.clamp(-1, 1)
+
+    def _check_image(self, image: Tensor) -> Tensor:
+        size = self.image_size
+        if image.dim() != 4 or image.shape[1] not in {1, 3} or image.shape[2] != size or image.shape[3] != size:
+            msg = (
+                f"The model takes images of shape (batch, 3, {size}, {size}), got {tuple(image.shape)}. Resize them, "
+                f"or make the model with another image_size."
+            )
+            raise ValueError(msg)
+        return image.expand(-1, 3, -1, -1)
+
+
+def _check_sizes(image_size: int, base_channels: int, segmentation_channels: int) -> None:
+    if image_size % SIZE_MULTIPLE or not MIN_IMAGE_SIZE <= image_size <= MAX_IMAGE_SIZE:
+        msg = (
+            f"image_size must be a multiple of {SIZE_MULTIPLE} from {MIN_IMAGE_SIZE} to {MAX_IMAGE_SIZE}, "
+            f"got {image_size}."
+        )
+        raise ValueError(msg)
+    if base_channels < NUM_GROUPS or base_channels % NUM_GROUPS:
+        msg = f"base_channels must be a positive multiple of {NUM_GROUPS}, got {base_channels}."
+        raise ValueError(msg)
+    if segmentation_channels < 1:
+        msg = f"segmentation_channels must be positive, got {segmentation_channels}."
+        raise ValueError(msg)
+
+
+def _check_steps(t_small: int, t_big: int, num_timesteps: int) -> None:
+    if not 0 <= t_small < t_big < num_timesteps:
+        msg = (
+            f"The time steps need 0 <= t_small < t_big < num_timesteps, got t_small={t_small}, t_big={t_big}, "
+            f"num_timesteps={num_timesteps}."
+        )
+        raise ValueError(msg)
+
+
+def _check_choices(guidance_scale: float, denoising: str, top_k: int) -> None:
+    if guidance_scale < 0:
+        msg = f"guidance_scale must not be negative, got {guidance_scale}."
+        raise ValueError(msg)
+    if denoising not in get_args(Denoising):
+        msg = f"denoising must be one of {', '.join(get_args(Denoising))}, got {denoising!r}."
+        raise ValueError(msg)
+    if top_k < 1:
+        msg = f"top_k must be at least 1, got {top_k}."
+        raise ValueError(msg)
