@@ -4,8 +4,11 @@
 """DiffusionAD for anomalib."""
 
 from .lightning_model import DiffusionAD
+from .registration import register
 from .torch_model import DiffusionADModel
 
 __version__ = "0.1.0"
 
-__all__ = ["DiffusionAD", "DiffusionADModel", "__version__"]
+__all__ = ["DiffusionAD", "DiffusionADModel", "__version__", "register"]
+
+register()

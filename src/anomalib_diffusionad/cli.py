@@ -1,0 +1,44 @@
+# Copyright (C) 2026 The anomalib-diffusionad authors
+# SPDX-License-Identifier: Apache-2.0
+
+"""The anomalib command line with the plug-in registered, plus our own subcommands."""
+
+from collections.abc import Callable
+from typing import Any
+
+from anomalib.cli import AnomalibCLI
+from anomalib.cli.utils.help_formatter import CustomHelpFormatter, get_short_docstring
+from anomalib.loggers import configure_logger
+from jsonargparse import ArgumentParser
+
+from .registration import register
+
+# name of the subcommand -> function; its signature makes the arguments, its docstring the help
+COMMANDS: dict[str, Callable[..., Any]] = {}
+
+
+class DiffusionADCLI(AnomalibCLI):
+    """All of anomalib's subcommands and those of ``COMMANDS``."""
+
+    def _set_install_subcommand(self, action_subcommand: Any) -> None:  # noqa: ANN401 - a private type of jsonargparse
+        # the one place where anomalib hands over the list of subcommands
+        super()._set_install_subcommand(action_subcommand)
+        for name, command in COMMANDS.items():
+            parser = ArgumentParser(formatter_class=CustomHelpFormatter)
+            parser.add_function_arguments(command, as_group=False)
+            self.subcommand_parsers[name] = parser
+            action_subcommand.add_subcommand(name, parser, help=get_short_docstring(command))
+
+    def _run_subcommand(self) -> None:
+        name = str(self.subcommand)
+        if name in COMMANDS:
+            COMMANDS[name](**self.config_init[name].as_dict())
+        else:
+            super()._run_subcommand()
+
+
+def main() -> None:
+    """Entry point of the ``anomalib-diffusionad`` command."""
+    configure_logger()
+    register()
+    DiffusionADCLI()
