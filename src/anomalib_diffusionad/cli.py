@@ -10,6 +10,7 @@ from anomalib.cli import AnomalibCLI
 from anomalib.cli.utils.help_formatter import CustomHelpFormatter, get_short_docstring
 from anomalib.loggers import configure_logger
 from jsonargparse import ArgumentParser
+from lightning import seed_everything
 
 from .registration import register
 
@@ -27,7 +28,14 @@ class DiffusionADCLI(AnomalibCLI):
             parser = ArgumentParser(formatter_class=CustomHelpFormatter)
             parser.add_function_arguments(command, as_group=False)
             self.subcommand_parsers[name] = parser
-            action_subcommand.add_subcommand(name, parser, help=get_short_docstring(command))
+            action_subcommand.add_subcommand(name, parser, help=get_short_docstring(command))  # type: ignore[arg-type]
+
+    def before_instantiate_classes(self) -> None:
+        """Apply ``--seed_everything``, which anomalib 2.7 parses and then ignores."""
+        super().before_instantiate_classes()
+        seed = self.config[self.subcommand].get("seed_everything")
+        if seed is not None and seed is not False:
+            seed_everything(None if seed is True else seed, workers=True)
 
     def _run_subcommand(self) -> None:
         name = str(self.subcommand)

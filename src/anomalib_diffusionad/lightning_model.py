@@ -7,6 +7,7 @@ Paper: DiffusionAD: Norm-guided One-step Denoising Diffusion for Anomaly Detecti
 """
 
 import logging
+from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -24,6 +25,7 @@ from torch.optim import Adam
 from torchvision.transforms.v2 import Compose, Normalize, Resize
 
 from .loss import DiffusionADLoss
+from .official import load_official, model_arguments, read_official
 from .post_processor import ProbabilityPostProcessor
 from .synthesis import AnomalySynthesizer, TextureBank
 from .torch_model import Denoising, DiffusionADModel
@@ -153,6 +155,26 @@ class DiffusionAD(AnomalibModule):
         self._resumed_randomness: dict[str, Any] | None = None
         self._check_pre_processor()
 
+    @classmethod
+    def from_official(cls, path: str | Path, *, trust: bool = False) -> "DiffusionAD":
+        """Make a model from a checkpoint of the original DiffusionAD code.
+
+        Args:
+            path: The file, such as ``params-best.pt``.
+            trust: Allow the file to run code while it is read. Not needed for what the original code writes.
+
+        Returns:
+            A model with the checkpoint's image size, widths, time steps, guidance and weights, in evaluation mode.
+
+        Raises:
+            FileNotFoundError: If there is no such file.
+            ValueError: If the file holds anything but plain data, or does not fit; the message lists what.
+        """
+        checkpoint = read_official(path, trust=trust)
+        model = cls(**model_arguments(checkpoint))
+        load_official(model.model, checkpoint)
+        return model.eval()
+
     def setup(self, stage: str) -> None:
         """Open the anomaly source before training; choose the memory layout that the device is fastest with."""
         self._check_pre_processor()
@@ -161,6 +183,10 @@ class DiffusionAD(AnomalibModule):
                 logger.info("No anomaly_source given: synthetic anomalies are made from the training images alone.")
             else:
                 self.synthesizer.textures = TextureBank(self.anomaly_source, self.model.image_size)
+            datamodule = getattr(self.trainer, "datamodule", None)
+            if datamodule is not None and not hasattr(datamodule, "val_data"):
+                # val_split_mode "none": anomalib's val_dataloader would fail
+                self.trainer.limit_val_batches = 0
         if self.trainer.strategy.root_device.type == "cuda":
             self.model.to(memory_format=torch.channels_last)
 

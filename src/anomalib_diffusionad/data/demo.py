@@ -81,7 +81,7 @@ def _scratch(image: Array, rng: np.random.Generator) -> tuple[Array, NDArray[np.
     for _ in range(rng.integers(2, 5)):
         heading += rng.normal(0, 0.4)
         points.append(points[-1] + rng.uniform(12, 25) * np.array([np.cos(heading), np.sin(heading)]))
-    mask = _draw(lambda pen: pen.line([tuple(point) for point in points], fill=255, width=int(rng.integers(3, 6))))
+    mask = _draw(lambda pen: pen.line([tuple(point) for point in points], fill=255, width=int(rng.integers(4, 7))))
     return _paint(image, mask, np.full(3, rng.choice([0.05, 0.95])), opacity=0.85), mask > 0.5
 
 
@@ -112,10 +112,10 @@ def _missing(image: Array, rng: np.random.Generator) -> tuple[Array, NDArray[np.
 def _bent(image: Array, rng: np.random.Generator) -> tuple[Array, NDArray[np.bool_]]:
     """A whirl that bends the lines of the surface, put where there are lines to bend."""
     while True:
-        centre, radius = rng.uniform(0.3, 0.7, 2) * CROP, rng.uniform(30, 45)
-        bent = swirl(image, center=tuple(centre), strength=rng.choice([-1, 1]) * rng.uniform(5, 8), radius=radius)
+        centre, radius = rng.uniform(0.3, 0.7, 2) * CROP, rng.uniform(45, 60)
+        bent = swirl(image, center=tuple(centre), strength=rng.choice([-1, 1]) * rng.uniform(6, 10), radius=radius)
         mask = gaussian(np.abs(bent - image).mean(axis=2), sigma=2) > 0.04
-        if mask.mean() > 0.02:
+        if mask.mean() > 0.05:
             return np.where(mask[..., None], bent, image), mask
 
 

@@ -1,26 +1,28 @@
 # Copyright (C) 2026 The anomalib-diffusionad authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Shapes of synthetic anomalies: thresholded Perlin noise, a batch at a time (figure 5, P and M)."""
+"""Shapes of synthetic anomalies: thresholded Perlin noise, a batch at a time (figure 5, P)."""
 
 from typing import Literal, NamedTuple, get_args
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F  # noqa: N812
 
 Combine = Literal["single", "union", "intersection"]
 MAX_SCALE_EXPONENT = 5
 THRESHOLD = 0.5
+COARSE_SIZE = 64
 _LATTICE = 2**MAX_SCALE_EXPONENT + 1
 
 
 class PerlinNoise(NamedTuple):
-    """Parameters of a number of Perlin noise fields; ``...`` stands for any leading shape.
+    """Parameters of N Perlin noise fields.
 
     Attributes:
-        scale: Lattice cells along height and width, ``(..., 2)``.
-        angle: Rotation about the centre in radians, ``(...)``.
-        gradient: Direction of the gradient at each lattice point in radians, ``(..., 33 * 33)``.
+        scale: Lattice cells along height and width, ``(N, 2)``.
+        angle: Rotation about the centre in radians, ``(N,)``.
+        gradient: Direction of the gradient at each lattice point in radians, ``(N, 33, 33)``.
     """
 
     scale: Tensor
@@ -28,81 +30,72 @@ class PerlinNoise(NamedTuple):
     gradient: Tensor
 
     @classmethod
-    def draw(cls, shape: tuple[int, ...], device: torch.device, generator: torch.Generator | None) -> "PerlinNoise":
+    def draw(cls, count: int, device: torch.device, generator: torch.Generator | None) -> "PerlinNoise":
         """Draw fields with 2^0 .. 2^5 cells an axis, rotated by up to 90 degrees either way."""
-        exponent = torch.randint(0, MAX_SCALE_EXPONENT + 1, (*shape, 2), generator=generator)
-        angle = (torch.rand(shape, generator=generator) - 0.5) * torch.pi
-        gradient = torch.rand((*shape, _LATTICE**2), generator=generator) * (2 * torch.pi)
+        exponent = torch.randint(0, MAX_SCALE_EXPONENT + 1, (count, 2), generator=generator)
+        angle = (torch.rand(count, generator=generator) - 0.5) * torch.pi
+        gradient = torch.rand((count, _LATTICE, _LATTICE), generator=generator) * (2 * torch.pi)
         # drawn on the host and moved without waiting, so that a seed means the same on every device
-        drawn = (2.0**exponent, angle, gradient)
-        return cls(*(value.to(device, non_blocking=True) for value in drawn))
+        return cls(*(value.to(device, non_blocking=True) for value in (2.0**exponent, angle, gradient)))
 
     def select(self, index: Tensor) -> "PerlinNoise":
-        """Keep, along the second dimension, the field that ``index`` ``(N,)`` names for each of the N rows."""
-        rows = torch.arange(index.shape[0], device=index.device)
-        return PerlinNoise(*(value[rows, index] for value in self))
+        """The fields that ``index`` names."""
+        return PerlinNoise(*(value[index] for value in self))
 
-    def evaluate(self, size: int, stride: int = 1) -> Tensor:
-        """Sample the fields on every ``stride``-th pixel of a square image.
+    def evaluate(self, size: int) -> Tensor:
+        r"""Sample the fields on ``size`` x ``size`` points.
 
-        Rotation turns the sampling points, not a picture of the noise, so nothing is interpolated twice. Points that
-        the rotation brings outside the original square are 0, as in a picture rotated onto black.
+        The noise at a point is a weighted sum over the lattice of gradient times distance, and both weights and
+        distances are products of one factor for the row and one for the column. So a field is two matrix products,
+        :math:`D_y \sin(G) W_x^T + W_y \cos(G) D_x^T`, and needs no look-up per pixel.
 
         Args:
-            size: Height and width of the image in pixels.
-            stride: Distance of the samples in pixels.
+            size: Points along height and width.
 
         Returns:
-            Noise of shape ``(..., ceil(size / stride), ceil(size / stride))``, roughly in [-1, 1].
+            Noise ``(N, size, size)``, roughly in [-1, 1]; 0 where rotation brings in what lies outside.
         """
-        centre = (size - 1) / 2
-        line = (torch.arange(0, size, stride, device=self.angle.device) - centre) / size
-        cos, sin = self.angle.cos()[..., None, None], self.angle.sin()[..., None, None]
-        y = cos * line[:, None] - sin * line[None, :] + centre / size
-        x = sin * line[:, None] + cos * line[None, :] + centre / size
-        inside = (y >= 0) & (y < 1) & (x >= 0) & (x < 1)
-        scale = self.scale[..., None, None, :]
-        y, x = y.clamp(0, 1) * scale[..., 0], x.clamp(0, 1) * scale[..., 1]
-        row, column = y.floor().clamp(max=_LATTICE - 2), x.floor().clamp(max=_LATTICE - 2)
-        y, x = y - row, x - column
-        corner = (row * _LATTICE + column).long().flatten(-2)
+        weight_y, distance_y = self._lattice_weights(size, axis=0)
+        weight_x, distance_x = self._lattice_weights(size, axis=1)
+        rows = torch.cat([distance_y, weight_y], dim=2)
+        columns = torch.cat(
+            [self.gradient.sin() @ weight_x.mT, self.gradient.cos() @ distance_x.mT],
+            dim=1,
+        )
+        return _rotate(2**0.5 * (rows @ columns), self.angle)
 
-        sin_gradient, cos_gradient = self.gradient.sin(), self.gradient.cos()
+    def _lattice_weights(self, size: int, axis: int) -> tuple[Tensor, Tensor]:
+        """Interpolation weight of each lattice line at each point of an axis, and weight times distance.
 
-        def dot(down: int, right: int) -> Tensor:
-            index = corner + (down * _LATTICE + right)
-            gradient_y = sin_gradient.gather(-1, index).view_as(y)
-            gradient_x = cos_gradient.gather(-1, index).view_as(x)
-            return gradient_y * (y - down) + gradient_x * (x - right)
-
-        fade_y, fade_x = _fade(y), _fade(x)
-        top = torch.lerp(dot(0, 0), dot(0, 1), fade_x)
-        bottom = torch.lerp(dot(1, 0), dot(1, 1), fade_x)
-        return torch.lerp(top, bottom, fade_y) * 2**0.5 * inside
+        Both are ``(N, size, 33)``; only the two lines next to a point count.
+        """
+        point = torch.arange(size, device=self.scale.device) / size * self.scale[:, axis, None]
+        distance = point[:, :, None] - torch.arange(_LATTICE, device=self.scale.device)
+        weight = 1 - _fade(distance.abs().clamp(max=1))
+        return weight, weight * distance
 
 
 def perlin_masks(
     foreground: Tensor,
     combine: Combine = "single",
-    candidates: int = 16,
-    stride: int = 4,
+    candidates: int = 12,
     generator: torch.Generator | None = None,
 ) -> Tensor:
-    """Draw one anomaly mask an image inside its foreground (section 4.4).
+    """Draw one anomaly shape an image that meets its foreground (section 4.4).
 
     The original draws again, up to 50 times, while the product of shape and foreground is empty. Here several
-    candidates are looked at together on a coarse grid and the first that is not empty is taken, which needs no
+    candidates are looked at together at low resolution and the first that is not empty is taken, which needs no
     round trip to the host.
 
     Args:
         foreground: Where anomalies may lie, bool ``(N, 1, S, S)``.
         combine: ``"single"`` (the paper's), or ``"union"`` or ``"intersection"`` of two shapes.
         candidates: Shapes tried for each image.
-        stride: Distance of the coarse grid's points in pixels.
         generator: Source of randomness on the CPU. Defaults to PyTorch's global one.
 
     Returns:
-        Masks, bool ``(N, 1, S, S)``. One stays empty only where all candidates miss the foreground.
+        Shapes, bool ``(N, 1, S, S)``, not yet multiplied with the foreground. Where all candidates miss the
+        foreground, the product stays empty.
 
     Raises:
         ValueError: If ``combine`` is unknown.
@@ -112,18 +105,30 @@ def perlin_masks(
         raise ValueError(msg)
     count, size = foreground.shape[0], foreground.shape[-1]
     layers = 1 if combine == "single" else 2
-    noises = [PerlinNoise.draw((count, candidates), foreground.device, generator) for _ in range(layers)]
+    noises = [PerlinNoise.draw(count * candidates, foreground.device, generator) for _ in range(layers)]
 
-    def shape(noises: list[PerlinNoise], stride: int) -> Tensor:
-        mask = noises[0].evaluate(size, stride) > THRESHOLD
-        for noise in noises[1:]:
-            other = noise.evaluate(size, stride) > THRESHOLD
-            mask = mask | other if combine == "union" else mask & other
-        return mask
+    coarse = min(size, COARSE_SIZE)
+    step = size // coarse
+    hits = _threshold(noises, coarse, combine).unflatten(0, (count, candidates))
+    hits = (hits & foreground[:, :, : step * coarse : step, : step * coarse : step]).flatten(2).any(dim=2)
+    first = hits.int().argmax(dim=1) + candidates * torch.arange(count, device=hits.device)
+    return _threshold([noise.select(first) for noise in noises], size, combine)[:, None]
 
-    coarse = shape(noises, stride) & foreground[:, :, ::stride, ::stride]
-    first = coarse.flatten(2).any(dim=2).int().argmax(dim=1)
-    return shape([noise.select(first) for noise in noises], 1)[:, None] & foreground
+
+def _threshold(noises: list[PerlinNoise], size: int, combine: Combine) -> Tensor:
+    masks = [noise.evaluate(size) > THRESHOLD for noise in noises]
+    mask = masks[0]
+    for other in masks[1:]:
+        mask = mask | other if combine == "union" else mask & other
+    return mask
+
+
+def _rotate(image: Tensor, angle: Tensor) -> Tensor:
+    """Rotate each ``(S, S)`` image about its centre, filling with 0."""
+    cos, sin, zero = angle.cos(), angle.sin(), torch.zeros_like(angle)
+    matrix = torch.stack([cos, -sin, zero, sin, cos, zero], dim=1).unflatten(1, (2, 3))
+    grid = F.affine_grid(matrix, [len(image), 1, *image.shape[1:]], align_corners=False)
+    return F.grid_sample(image[:, None], grid, align_corners=False)[:, 0]
 
 
 def _fade(t: Tensor) -> Tensor:

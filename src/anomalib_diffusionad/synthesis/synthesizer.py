@@ -4,6 +4,7 @@
 """Synthetic anomalies on normal images (section 4.4), on the training device, a batch at a time."""
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +15,26 @@ from .shapes import Combine, perlin_masks
 from .textures import TextureBank
 
 MIN_OPACITY, MAX_OPACITY = 0.2, 0.8
+
+
+class SynthesisSteps(NamedTuple):
+    """What figure 5 of the paper shows, for N images.
+
+    Attributes:
+        shape: Perlin shape P, bool ``(N, 1, S, S)``.
+        foreground: Foreground F, bool ``(N, 1, S, S)``.
+        mask: Anomaly mask M = P x F, bool ``(N, 1, S, S)``.
+        appearance: Anomalous appearance A, ``(N, 3, S, S)`` in [0, 1].
+        opacity: Opacity of the normal image beta, ``(N, 1, 1, 1)``.
+        result: Synthetic anomaly S, ``(N, 3, S, S)`` in [0, 1].
+    """
+
+    shape: Tensor
+    foreground: Tensor
+    mask: Tensor
+    appearance: Tensor
+    opacity: Tensor
+    result: Tensor
 
 
 class AnomalySynthesizer(nn.Module):
@@ -64,37 +85,48 @@ class AnomalySynthesizer(nn.Module):
             Images ``(B, 3, S, S)`` in [0, 1], masks float ``(B, 1, S, S)`` in {0, 1} and labels int64 ``(B,)``, 1
             where the image is anomalous. Half of them are; where B is odd, the odd one is by the toss of a coin.
         """
-        del image_path
         batch = image.shape[0]
         odd = int(torch.randint(2, (1,), generator=generator)) if batch % 2 else 0
-        rows = torch.randperm(batch, generator=generator)[: batch // 2 + odd].to(image.device, non_blocking=True)
-        mask = torch.zeros_like(image[:, :1])
-        if len(rows) == 0:
-            return image, mask, mask.new_zeros(batch, dtype=torch.int64)
-
-        normal = image[rows]
-        shape = perlin_masks(self._foreground(normal, generator), self.combine, generator=generator)
-        appearance = self._appearance(normal, step, generator)
-        opacity = torch.rand(len(rows), 1, 1, 1, generator=generator) * (MAX_OPACITY - MIN_OPACITY) + MIN_OPACITY
-        result = image.clone()
-        result[rows] = blend(normal, appearance, shape, opacity.to(image.device, non_blocking=True))
-        mask[rows] = shape.to(mask)
+        rows = torch.randperm(batch, generator=generator)[: batch // 2 + odd]
+        result, mask = image.clone(), torch.zeros_like(image[:, :1])
+        if len(rows):
+            paths = None if image_path is None else [image_path[row] for row in rows.tolist()]
+            rows = rows.to(image.device, non_blocking=True)
+            steps = self.steps(image[rows], paths, step, generator)
+            result[rows] = steps.result
+            mask[rows] = steps.mask.to(mask)
         return result, mask, mask.flatten(1).amax(dim=1).long()
 
-    def _foreground(self, image: Tensor, generator: torch.Generator | None) -> Tensor:
-        return random_part(image, generator) if self.foreground == "random" else whole_image(image)
+    @torch.no_grad()
+    def steps(
+        self,
+        image: Tensor,
+        image_path: Sequence[str] | None = None,
+        step: int = 0,
+        generator: torch.Generator | None = None,
+    ) -> SynthesisSteps:
+        """Put an anomaly on every image and give the intermediate results too; arguments as for :meth:`forward`."""
+        del image_path
+        foreground = random_part(image, generator) if self.foreground == "random" else whole_image(image)
+        shape = perlin_masks(foreground, self.combine, generator=generator)
+        mask = shape & foreground
+        appearance = self._appearance(image, step, generator)
+        opacity = torch.rand(len(image), 1, 1, 1, generator=generator) * (MAX_OPACITY - MIN_OPACITY) + MIN_OPACITY
+        opacity = opacity.to(image.device, non_blocking=True)
+        return SynthesisSteps(shape, foreground, mask, appearance, opacity, blend(image, appearance, mask, opacity))
 
     def _appearance(self, image: Tensor, step: int, generator: torch.Generator | None) -> Tensor:
         """Appearance for each image, ``(N, 3, S, S)``: a texture, or the image itself with its patches shuffled."""
         if self.textures is None:
             return shuffle_patches(augment(image, generator), generator)
         from_image = torch.rand(image.shape[0], generator=generator) < self.self_augmentation
-        textured = (~from_image).nonzero().flatten()
-        textures = self.textures.draw(len(textured), step, generator) if len(textured) else image[:0]
+        textured, own = (~from_image).nonzero().flatten(), from_image.nonzero().flatten()
         source = image.clone()
-        source[textured.to(image.device)] = textures.to(image.device, image.dtype, non_blocking=True) / 255
+        if len(textured):
+            textures = self.textures.draw(len(textured), step, generator)
+            source[textured.to(image.device)] = textures.to(image.device, image.dtype, non_blocking=True) / 255
         source = augment(source, generator)
-        own = from_image.nonzero().flatten().to(image.device, non_blocking=True)
+        own = own.to(image.device, non_blocking=True)
         source[own] = shuffle_patches(source[own], generator)
         return source
 

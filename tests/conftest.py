@@ -1,0 +1,93 @@
+# Copyright (C) 2026 The anomalib-diffusionad authors
+# SPDX-License-Identifier: Apache-2.0
+
+"""Small images and models for the tests."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from anomalib.data import Folder
+from PIL import Image
+
+from anomalib_diffusionad import DiffusionAD
+
+SIZE = 64
+SHARED = Path(__file__).parents[2] / "shared"
+
+torch.set_num_threads(2)
+
+
+def draw_image(
+    rng: np.random.Generator, *, defect: bool = False, grey: bool = False
+) -> tuple[Image.Image, Image.Image]:
+    """A striped image, with a bright square as its defect if wanted, and the mask of the defect."""
+    x = np.arange(SIZE)[None, :]
+    stripes = 0.5 + 0.3 * np.sin((x + rng.integers(8)) / 4) + rng.normal(0, 0.02, (SIZE, SIZE))
+    image = np.stack([stripes, stripes * 0.8, stripes * 0.6], axis=2)
+    mask = np.zeros((SIZE, SIZE), dtype=np.uint8)
+    if defect:
+        top, left = rng.integers(8, SIZE - 24, 2)
+        image[top : top + 16, left : left + 16] = (1.0, 0.1, 0.1)
+        mask[top : top + 16, left : left + 16] = 255
+    picture = Image.fromarray((image.clip(0, 1) * 255).astype(np.uint8))
+    return picture.convert("L") if grey else picture, Image.fromarray(mask)
+
+
+def write_folder(root: Path, *, normal: int = 8, defects: int = 3, grey: bool = False) -> Path:
+    """Write ``good``, ``test_good``, ``bad`` and ``masks`` for anomalib's Folder datamodule."""
+    rng = np.random.default_rng(0)
+    for name in ("good", "test_good", "bad", "masks"):
+        (root / name).mkdir(parents=True)
+    for number in range(normal):
+        draw_image(rng, grey=grey)[0].save(root / "good" / f"{number}.png")
+    for number in range(defects):
+        draw_image(rng, grey=grey)[0].save(root / "test_good" / f"{number}.png")
+        image, mask = draw_image(rng, defect=True, grey=grey)
+        image.save(root / "bad" / f"{number}.png")
+        mask.save(root / "masks" / f"{number}.png")
+    return root
+
+
+@pytest.fixture(scope="session")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with images for :func:`datamodule`."""
+    return write_folder(tmp_path_factory.mktemp("data") / "stripes")
+
+
+@pytest.fixture
+def datamodule(folder: Path) -> Folder:
+    """Eight normal training images, three normal and three defective test images; no validation set."""
+    return make_datamodule(folder)
+
+
+def make_datamodule(folder: Path, **arguments) -> Folder:
+    """Anomalib's Folder datamodule on a folder of :func:`write_folder`."""
+    defaults = {"train_batch_size": 4, "eval_batch_size": 4, "num_workers": 0, "val_split_mode": "none"}
+    return Folder(
+        name="stripes",
+        root=folder,
+        normal_dir="good",
+        abnormal_dir="bad",
+        normal_test_dir="test_good",
+        mask_dir="masks",
+        **(defaults | arguments),
+    )
+
+
+@pytest.fixture
+def model() -> DiffusionAD:
+    """The smallest model, with all zero-initialised layers set to something."""
+    return make_model()
+
+
+def make_model(**arguments) -> DiffusionAD:
+    """The smallest model, with all zero-initialised layers set to something, so that nothing is hidden by zeros."""
+    torch.manual_seed(0)
+    defaults = {"image_size": SIZE, "preset": "tiny", "segmentation_channels": 4, "visualizer": False}
+    model = DiffusionAD(**(defaults | arguments))
+    for parameter in model.model.unet.parameters():
+        if not parameter.any():
+            torch.nn.init.normal_(parameter, std=0.02)
+    return model

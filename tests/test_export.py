@@ -1,0 +1,73 @@
+# Copyright (C) 2026 The anomalib-diffusionad authors
+# SPDX-License-Identifier: Apache-2.0
+
+"""Exported models give the scores of the model they come from."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from anomalib_diffusionad import DiffusionAD
+
+from .conftest import make_model
+
+BATCHES = (1, 3, 8)
+
+
+@pytest.fixture(scope="module")
+def exported() -> DiffusionAD:
+    return make_model().eval()
+
+
+def expected(model: DiffusionAD, image: torch.Tensor) -> tuple[np.ndarray, np.ndarray]:
+    with torch.no_grad():
+        result = model(image)
+    return result.pred_score.numpy(), result.anomaly_map.numpy()
+
+
+def images(count: int, size: int = 64) -> torch.Tensor:
+    return torch.rand(count, 3, size, size, generator=torch.Generator().manual_seed(count))
+
+
+def test_onnx_takes_any_batch_and_agrees(exported: DiffusionAD, tmp_path: Path) -> None:
+    onnxruntime = pytest.importorskip("onnxruntime")
+    pytest.importorskip("onnxscript")
+    path = exported.to_onnx(tmp_path, input_size=(64, 64))
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    names = [output.name for output in session.get_outputs()]
+    for count in BATCHES:
+        image = images(count)
+        result = dict(zip(names, session.run(None, {session.get_inputs()[0].name: image.numpy()}), strict=True))
+        score, anomaly_map = expected(exported, image)
+        np.testing.assert_allclose(result["pred_score"], score, rtol=0, atol=1e-3)
+        np.testing.assert_allclose(result["anomaly_map"], anomaly_map, rtol=0, atol=1e-3)
+        assert (result["pred_label"] == (score > 0.5)).all()
+    onnx = pytest.importorskip("onnx")
+    operations = {node.op_type for node in onnx.load(path).graph.node}
+    assert not operations & {"RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike"}
+
+
+def test_openvino_takes_any_batch_and_agrees(exported: DiffusionAD, tmp_path: Path) -> None:
+    openvino = pytest.importorskip("openvino")
+    path = exported.to_openvino(tmp_path, input_size=(64, 64))
+    compiled = openvino.Core().compile_model(path, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    for count in BATCHES:
+        image = images(count)
+        result = compiled(image.numpy())
+        score, anomaly_map = expected(exported, image)
+        np.testing.assert_allclose(result["pred_score"], score, rtol=0, atol=1e-3)
+        np.testing.assert_allclose(result["anomaly_map"], anomaly_map, rtol=0, atol=1e-3)
+
+
+def test_torch_export_loads_and_agrees(exported: DiffusionAD, tmp_path: Path) -> None:
+    path = exported.to_torch(tmp_path)
+    loaded = torch.load(path, weights_only=False)["model"].eval()
+    score, _ = expected(exported, images(2))
+    np.testing.assert_array_equal(expected(loaded, images(2))[0], score)
+
+
+def test_iterative_denoising_is_not_unrolled_into_a_graph(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="norm_guided"):
+        make_model(denoising="iterative").to_onnx(tmp_path)
