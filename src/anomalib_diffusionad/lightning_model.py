@@ -22,6 +22,7 @@ from anomalib.pre_processing import PreProcessor
 from anomalib.visualization import Visualizer
 from lightning.pytorch.utilities.types import STEP_OUTPUT, OptimizerLRScheduler
 from torch.optim import Adam
+from torch.optim.lr_scheduler import OneCycleLR
 from torchvision.transforms.v2 import Compose, Normalize, Resize
 
 from .loss import DiffusionADLoss
@@ -65,6 +66,8 @@ class DiffusionAD(AnomalibModule):
         focal_weight: Weight of the focal loss in Eq. 10, not negative.
         learning_rate: Learning rate of Adam.
         segmentation_learning_rate: Learning rate of the segmentation network; the same as ``learning_rate`` if None.
+        learning_rate_schedule: ``"constant"`` (the paper's), or ``"one_cycle"``: up to the learning rates over the first
+            tenth of the training and down to almost 0 by its end, which serves short trainings best.
         anomaly_source: Folder with texture images, such as DTD, to make anomalies from, or None to make them from the
             training images alone.
         self_augmentation: Share of the anomalies made from the training image itself where there is an
@@ -106,6 +109,7 @@ class DiffusionAD(AnomalibModule):
         focal_weight: float = 5.0,
         learning_rate: float = 1e-4,
         segmentation_learning_rate: float | None = None,
+        learning_rate_schedule: Literal["constant", "one_cycle"] = "constant",
         anomaly_source: str | None = None,
         self_augmentation: float = 0.5,
         foreground: str = "none",
@@ -126,6 +130,9 @@ class DiffusionAD(AnomalibModule):
             visualizer=visualizer,
         )
         _check_training(tau, num_timesteps, focal_weight, learning_rate, segmentation_learning_rate)
+        if learning_rate_schedule not in {"constant", "one_cycle"}:
+            msg = f"learning_rate_schedule must be 'constant' or 'one_cycle', got {learning_rate_schedule!r}."
+            raise ValueError(msg)
         widths = PRESETS[preset]
         self.model: DiffusionADModel = DiffusionADModel(
             image_size=image_size,
@@ -150,6 +157,7 @@ class DiffusionAD(AnomalibModule):
         self.segmentation_learning_rate = (
             learning_rate if segmentation_learning_rate is None else segmentation_learning_rate
         )
+        self.learning_rate_schedule = learning_rate_schedule
         self.anomaly_source = anomaly_source
         self._training_seed: int | None = None
         self._resumed_randomness: dict[str, Any] | None = None
@@ -239,12 +247,25 @@ class DiffusionAD(AnomalibModule):
         return batch.update(**self.model(batch.image)._asdict())
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
-        """Adam with a learning rate for each network."""
+        """Adam with a learning rate for each network, constant or over one cycle of the planned steps.
+
+        Raises:
+            ValueError: If the schedule is ``"one_cycle"`` and the trainer has no number of steps to plan with.
+        """
         groups = [
             {"params": self.model.unet.parameters(), "lr": self.learning_rate},
             {"params": self.model.segmentation.parameters(), "lr": self.segmentation_learning_rate},
         ]
-        return Adam(groups)
+        optimizer = Adam(groups)
+        if self.learning_rate_schedule == "constant":
+            return optimizer
+        steps = self.trainer.estimated_stepping_batches
+        if not isinstance(steps, int):
+            msg = "learning_rate_schedule='one_cycle' needs a known number of steps: set max_epochs or max_steps."
+            raise ValueError(msg)
+        rates = [group["lr"] for group in groups]
+        scheduler = OneCycleLR(optimizer, max_lr=rates, total_steps=steps, pct_start=0.1, cycle_momentum=False)
+        return [optimizer], [{"scheduler": scheduler, "interval": "step"}]
 
     def to_onnx(self, *args, **kwargs) -> Any:  # noqa: ANN401 - anomalib's signature
         """Export to ONNX as anomalib does.

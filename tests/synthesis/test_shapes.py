@@ -1,0 +1,105 @@
+# Copyright (C) 2026 The anomalib-diffusionad authors
+# SPDX-License-Identifier: Apache-2.0
+
+"""Perlin shapes: the same noise as the textbook's, and the statistics of the original's recipe."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from scipy.ndimage import label
+
+from anomalib_diffusionad.synthesis.shapes import PerlinNoise, perlin_masks
+
+from . import reference
+
+
+def disc(count: int, size: int, radius: float) -> torch.Tensor:
+    y, x = torch.meshgrid(*[torch.arange(size) - size / 2] * 2, indexing="ij")
+    return (y.square() + x.square() < (radius * size) ** 2).expand(count, 1, size, size)
+
+
+@pytest.mark.parametrize("size", [64, 96])
+@pytest.mark.parametrize("scale", [(1, 1), (4, 32), (32, 2)])
+def test_noise_equals_the_textbook(size: int, scale: tuple[int, int]) -> None:
+    noise = PerlinNoise.draw(1, torch.device("cpu"), torch.Generator().manual_seed(0))
+    noise = noise._replace(scale=torch.tensor([scale], dtype=torch.float32), angle=torch.zeros(1))
+    rows, columns = scale
+    expected = reference.perlin(rows, columns, noise.gradient[0, : rows + 1, : columns + 1].numpy(), size)
+    np.testing.assert_allclose(noise.evaluate(size)[0], expected, rtol=0, atol=1e-5)
+
+
+def test_rotation_turns_the_noise_about_the_centre() -> None:
+    noise = PerlinNoise.draw(1, torch.device("cpu"), torch.Generator().manual_seed(1))
+    straight = noise._replace(angle=torch.zeros(1)).evaluate(64)[0]
+    quarter = noise._replace(angle=torch.full((1,), math.pi / 2)).evaluate(64)[0]
+    assert min((quarter - straight.rot90(turns)).abs().max().item() for turns in (1, 3)) < 1e-4
+    eighth = noise._replace(angle=torch.full((1,), math.pi / 4)).evaluate(64)[0]
+    assert not eighth[:8, :8].any()
+    assert eighth[28:36, 28:36].any()
+
+
+def test_scales_and_angles_cover_their_ranges_evenly() -> None:
+    noise = PerlinNoise.draw(6000, torch.device("cpu"), torch.Generator().manual_seed(0))
+    counts = torch.bincount(noise.scale.log2().long().flatten(), minlength=6)
+    assert len(counts) == 6
+    assert (counts / counts.sum() - 1 / 6).abs().max() < 0.02
+    assert noise.angle.abs().max() <= math.pi / 2
+    assert abs(noise.angle.mean()) < 0.05
+    assert noise.angle.std().item() == pytest.approx(math.pi / math.sqrt(12), rel=0.03)
+
+
+def statistics(masks: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    area = masks.mean(axis=(1, 2))
+    components = np.array([label(mask)[1] for mask in masks])
+    return area, components
+
+
+@pytest.mark.parametrize(("size", "count", "radius"), [(64, 800, 1.0), (64, 800, 0.25), (256, 60, 1.0)])
+def test_area_and_components_match_the_originals_recipe(size: int, count: int, radius: float) -> None:
+    foreground = disc(count, size, radius)
+    ours = perlin_masks(foreground, generator=torch.Generator().manual_seed(0)) & foreground
+    rng = np.random.default_rng(0)
+    theirs = np.stack([reference.mask(rng, foreground[0, 0].numpy()) for _ in range(count)])
+    area, components = statistics(ours[:, 0].numpy())
+    expected_area, expected_components = statistics(theirs)
+    assert (area > 0).all()
+    # three standard deviations of the difference of two shares
+    tolerance = max(0.02, 3 * (0.5 / count) ** 0.5)
+    inside = foreground[0].float().mean().item()
+    for bound in (0.002, 0.01, 0.03, 0.05, 0.08):
+        share, expected = (area < bound * inside).mean(), (expected_area < bound * inside).mean()
+        assert abs(share - expected) < tolerance, bound
+    assert abs(area.mean() - expected_area.mean()) < 0.02 * inside
+    for bound in (2, 5, 15, 40):
+        assert abs((components < bound).mean() - (expected_components < bound).mean()) < tolerance, bound
+
+
+def test_shapes_meet_even_a_small_foreground() -> None:
+    foreground = disc(500, 64, 0.08)
+    masks = perlin_masks(foreground, generator=torch.Generator().manual_seed(0)) & foreground
+    assert masks.flatten(1).any(dim=1).float().mean() > 0.97
+
+
+def test_an_empty_foreground_stays_empty() -> None:
+    foreground = torch.zeros(4, 1, 64, 64, dtype=torch.bool)
+    assert not (perlin_masks(foreground) & foreground).any()
+
+
+def test_union_is_larger_and_intersection_smaller() -> None:
+    foreground = torch.ones(200, 1, 64, 64, dtype=torch.bool)
+    area = {
+        combine: perlin_masks(foreground, combine, generator=torch.Generator().manual_seed(0)).float().mean()
+        for combine in ("single", "union", "intersection")
+    }
+    assert area["intersection"] < area["single"] < area["union"]
+    with pytest.raises(ValueError, match="combine"):
+        perlin_masks(foreground, "difference")
+
+
+def test_a_seed_gives_the_same_shapes() -> None:
+    foreground = torch.ones(4, 1, 64, 64, dtype=torch.bool)
+    one, same, other = (perlin_masks(foreground, generator=torch.Generator().manual_seed(seed)) for seed in (0, 0, 1))
+    assert torch.equal(one, same)
+    assert not torch.equal(one, other)
