@@ -3,12 +3,13 @@
 
 """DiffusionAD for anomalib."""
 
+from .data import DAGM
 from .lightning_model import DiffusionAD
 from .registration import register
 from .torch_model import DiffusionADModel
 
 __version__ = "0.1.0"
 
-__all__ = ["DiffusionAD", "DiffusionADModel", "__version__", "register"]
+__all__ = ["DAGM", "DiffusionAD", "DiffusionADModel", "__version__", "register"]
 
 register()

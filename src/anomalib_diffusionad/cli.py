@@ -12,10 +12,20 @@ from anomalib.loggers import configure_logger
 from jsonargparse import ArgumentParser
 from lightning import seed_everything
 
+from .benchmark import compare
+from .convert import export_official, import_official
 from .registration import register
+from .synthesis.export_masks import foreground
+from .synthesis.preview import preview
 
 # name of the subcommand -> function; its signature makes the arguments, its docstring the help
-COMMANDS: dict[str, Callable[..., Any]] = {}
+COMMANDS: dict[str, Callable[..., Any]] = {
+    "compare": compare,
+    "foreground": foreground,
+    "preview": preview,
+    "import-official": import_official,
+    "export-official": export_official,
+}
 
 
 class DiffusionADCLI(AnomalibCLI):

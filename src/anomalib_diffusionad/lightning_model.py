@@ -20,6 +20,8 @@ from anomalib.models.components import AnomalibModule
 from anomalib.post_processing import PostProcessor
 from anomalib.pre_processing import PreProcessor
 from anomalib.visualization import Visualizer
+from lightning.pytorch import LightningDataModule
+from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities.types import STEP_OUTPUT, OptimizerLRScheduler
 from torch.optim import Adam
 from torch.optim.lr_scheduler import OneCycleLR
@@ -28,7 +30,9 @@ from torchvision.transforms.v2 import Compose, Normalize, Resize
 from .loss import DiffusionADLoss
 from .official import load_official, model_arguments, read_official
 from .post_processor import ProbabilityPostProcessor
-from .synthesis import AnomalySynthesizer, TextureBank
+from .synthesis import AnomalySynthesizer, Foreground, TextureBank, make_foreground
+from .synthesis.dtd import download_dtd
+from .synthesis.shapes import Combine
 from .torch_model import Denoising, DiffusionADModel
 
 logger = logging.getLogger(__name__)
@@ -66,14 +70,19 @@ class DiffusionAD(AnomalibModule):
         focal_weight: Weight of the focal loss in Eq. 10, not negative.
         learning_rate: Learning rate of Adam.
         segmentation_learning_rate: Learning rate of the segmentation network; the same as ``learning_rate`` if None.
-        learning_rate_schedule: ``"constant"`` (the paper's), or ``"one_cycle"``: up to the learning rates over the first
-            tenth of the training and down to almost 0 by its end, which serves short trainings best.
-        anomaly_source: Folder with texture images, such as DTD, to make anomalies from, or None to make them from the
+        learning_rate_schedule: ``"constant"`` (the paper's), or ``"one_cycle"``: up to the learning rates over the
+            first tenth of the training and down to almost 0 by its end, which serves short trainings best.
+        anomaly_source: Folder with images to make anomalies from: textures, or defects of your own; ``"dtd"`` for DTD,
+            downloaded to ``datasets/dtd`` when training starts if it is not there; None to make anomalies from the
             training images alone.
         self_augmentation: Share of the anomalies made from the training image itself where there is an
             ``anomaly_source``, in [0, 1]. The original takes 0.5 for objects and 0 for textures.
-        foreground: Where anomalies are put: ``"none"`` (anywhere) or ``"random"`` (a random part of the image, the
-            paper's way for textures).
+        foreground: Where anomalies are put: ``"none"`` (anywhere), ``"random"`` (a random part of the image, the
+            paper's way for textures), ``"auto"`` (on the object where it stands out from its background), ``"isnet"``
+            (on the object that IS-Net finds, the paper's way for objects; needs the extra ``foreground``), an IS-Net
+            ONNX file or a folder with masks.
+        shape: Shapes of the anomalies: ``"single"`` Perlin masks (the paper's), or the ``"union"`` or
+            ``"intersection"`` of two.
         pre_processor: Resizes images to ``image_size``; must not normalise them. True for the default.
         post_processor: Makes labels and masks from scores and maps. True for the default.
         evaluator: Metrics. True for image AUROC and F1 and pixel AUROC, AUPRO, AUPR and F1.
@@ -113,6 +122,7 @@ class DiffusionAD(AnomalibModule):
         anomaly_source: str | None = None,
         self_augmentation: float = 0.5,
         foreground: str = "none",
+        shape: Combine = "single",
         pre_processor: PreProcessor | bool = True,
         post_processor: PostProcessor | bool = True,
         evaluator: Evaluator | bool = True,
@@ -151,7 +161,7 @@ class DiffusionAD(AnomalibModule):
             noise_seed=noise_seed,
         )
         self.loss: DiffusionADLoss = DiffusionADLoss(focal_weight)
-        self.synthesizer = AnomalySynthesizer(foreground=foreground, self_augmentation=self_augmentation)
+        self.synthesizer = AnomalySynthesizer(self_augmentation, shape)
         self.num_timesteps, self.tau = num_timesteps, tau
         self.learning_rate = learning_rate
         self.segmentation_learning_rate = (
@@ -159,6 +169,8 @@ class DiffusionAD(AnomalibModule):
         )
         self.learning_rate_schedule = learning_rate_schedule
         self.anomaly_source = anomaly_source
+        self.foreground = foreground
+        self._masks_fit_files = True
         self._training_seed: int | None = None
         self._resumed_randomness: dict[str, Any] | None = None
         self._check_pre_processor()
@@ -183,24 +195,53 @@ class DiffusionAD(AnomalibModule):
         load_official(model.model, checkpoint)
         return model.eval()
 
+    def prepare_data(self) -> None:
+        """Download DTD if it is wanted, for training alone."""
+        if self.trainer.state.fn == TrainerFn.FITTING and self.anomaly_source == "dtd":
+            download_dtd()
+
     def setup(self, stage: str) -> None:
-        """Open the anomaly source before training; choose the memory layout that the device is fastest with."""
+        """Open anomaly source and foreground before training; choose the memory layout that the device is fastest with.
+
+        Raises:
+            FileNotFoundError: If the anomaly source or the foreground masks are missing.
+            ValueError: If the foreground is unknown.
+        """
         self._check_pre_processor()
         if stage == "fit":
-            if self.anomaly_source is None:
-                logger.info("No anomaly_source given: synthetic anomalies are made from the training images alone.")
-            else:
-                self.synthesizer.textures = TextureBank(self.anomaly_source, self.model.image_size)
             datamodule = getattr(self.trainer, "datamodule", None)
+            self._setup_synthesis(datamodule)
             if datamodule is not None and not hasattr(datamodule, "val_data"):
                 # val_split_mode "none": anomalib's val_dataloader would fail
                 self.trainer.limit_val_batches = 0
         if self.trainer.strategy.root_device.type == "cuda":
             self.model.to(memory_format=torch.channels_last)
 
+    def _setup_synthesis(self, datamodule: LightningDataModule | None) -> None:
+        size = self.model.image_size
+        if self.anomaly_source is None:
+            logger.info("No anomaly_source given: synthetic anomalies are made from the training images alone.")
+        else:
+            source = download_dtd() if self.anomaly_source == "dtd" else self.anomaly_source
+            self.synthesizer.textures = TextureBank(source, size)
+        # images that augmentation has moved do not fit masks of their files
+        self._masks_fit_files = getattr(datamodule, "train_augmentations", None) is None
+        if not self._masks_fit_files and Path(self.foreground).is_dir():
+            msg = (
+                f"The foreground masks in {self.foreground} do not fit images that train_augmentations change: leave "
+                f"train_augmentations out, or set foreground to 'auto'."
+            )
+            raise ValueError(msg)
+        run = Path(self.trainer.default_root_dir)
+        self.synthesizer.foreground = make_foreground(self.foreground, size, run / "foreground")
+        samples = getattr(getattr(datamodule, "train_data", None), "samples", None)
+        if samples is not None and self._masks_fit_files:
+            self.synthesizer.foreground.check(samples.image_path)
+
     def teardown(self, stage: str) -> None:
-        """Free the textures, so that a trained model is no larger than its weights."""
+        """Free textures and masks, so that a trained model is no larger than its weights."""
         del stage
+        self.synthesizer.foreground = Foreground()
         if self.synthesizer.textures is not None:
             self.synthesizer.textures.close()
             self.synthesizer.textures = None
@@ -224,7 +265,8 @@ class DiffusionAD(AnomalibModule):
             Dictionary with the scalar ``loss``.
         """
         generator = self._generator(batch_idx)
-        image, mask, label = self.synthesizer(batch.image, batch.image_path, self.global_step, generator)
+        paths = batch.image_path if self._masks_fit_files else None
+        image, mask, label = self.synthesizer(batch.image, paths, self.global_step, generator)
         count, device = image.shape[0], image.device
         t_small = torch.randint(0, self.tau, (count,), generator=generator).to(device, non_blocking=True)
         t_big = torch.randint(self.tau, self.num_timesteps, (count,), generator=generator)
@@ -252,20 +294,17 @@ class DiffusionAD(AnomalibModule):
         Raises:
             ValueError: If the schedule is ``"one_cycle"`` and the trainer has no number of steps to plan with.
         """
-        groups = [
-            {"params": self.model.unet.parameters(), "lr": self.learning_rate},
-            {"params": self.model.segmentation.parameters(), "lr": self.segmentation_learning_rate},
-        ]
-        optimizer = Adam(groups)
+        networks = (self.model.unet, self.model.segmentation)
+        rates = [self.learning_rate, self.segmentation_learning_rate]
+        optimizer = Adam([{"params": net.parameters(), "lr": rate} for net, rate in zip(networks, rates, strict=True)])
         if self.learning_rate_schedule == "constant":
             return optimizer
         steps = self.trainer.estimated_stepping_batches
-        if not isinstance(steps, int):
+        if steps in {float("inf"), -1}:
             msg = "learning_rate_schedule='one_cycle' needs a known number of steps: set max_epochs or max_steps."
             raise ValueError(msg)
-        rates = [group["lr"] for group in groups]
-        scheduler = OneCycleLR(optimizer, max_lr=rates, total_steps=steps, pct_start=0.1, cycle_momentum=False)
-        return [optimizer], [{"scheduler": scheduler, "interval": "step"}]
+        scheduler = OneCycleLR(optimizer, max_lr=rates, total_steps=int(steps), pct_start=0.1, cycle_momentum=False)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
     def to_onnx(self, *args, **kwargs) -> Any:  # noqa: ANN401 - anomalib's signature
         """Export to ONNX as anomalib does.

@@ -94,8 +94,6 @@ def test_union_is_larger_and_intersection_smaller() -> None:
         for combine in ("single", "union", "intersection")
     }
     assert area["intersection"] < area["single"] < area["union"]
-    with pytest.raises(ValueError, match="combine"):
-        perlin_masks(foreground, "difference")
 
 
 def test_a_seed_gives_the_same_shapes() -> None:

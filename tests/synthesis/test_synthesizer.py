@@ -8,10 +8,14 @@ from pathlib import Path
 import pytest
 import torch
 
-from anomalib_diffusionad.synthesis import AnomalySynthesizer, TextureBank
+from anomalib_diffusionad.synthesis import AnomalySynthesizer, TextureBank, make_foreground
 from anomalib_diffusionad.synthesis.synthesizer import blend
 
-from .test_appearance import photo
+from . import test_appearance
+
+
+def photo(count: int) -> torch.Tensor:
+    return test_appearance.photo(count) / 255
 
 
 @pytest.fixture
@@ -21,6 +25,12 @@ def textures(tmp_path: Path) -> TextureBank:
     for number, image in enumerate(torch.rand(6, 3, 64, 64, generator=torch.Generator().manual_seed(0))):
         save_image(image, tmp_path / f"{number}.png")
     return TextureBank(tmp_path, 64)
+
+
+def random_synthesizer() -> AnomalySynthesizer:
+    synthesizer = AnomalySynthesizer()
+    synthesizer.foreground = make_foreground("random", 64)
+    return synthesizer
 
 
 @pytest.mark.parametrize("size", [1, 2, 5, 16])
@@ -92,14 +102,14 @@ def test_share_of_self_augmentation(textures: TextureBank, monkeypatch: pytest.M
 
 
 def test_random_foreground_keeps_anomalies_to_a_part_of_the_image() -> None:
-    steps = AnomalySynthesizer(foreground="random").steps(photo(50), generator=torch.Generator().manual_seed(0))
+    steps = random_synthesizer().steps(photo(50), generator=torch.Generator().manual_seed(0))
     assert not (steps.mask & ~steps.foreground).any()
     area = steps.foreground.float().mean(dim=(1, 2, 3))
     assert 1 / 9 - 0.05 < area.min() < area.max() <= 1
 
 
 def test_a_generator_fixes_everything_and_leaves_the_global_state_alone(textures: TextureBank) -> None:
-    synthesizer = AnomalySynthesizer(foreground="random")
+    synthesizer = random_synthesizer()
     synthesizer.textures = textures
     state = torch.get_rng_state()
     one, same, other = (synthesizer(photo(8), generator=torch.Generator().manual_seed(seed)) for seed in (0, 0, 1))
@@ -109,7 +119,9 @@ def test_a_generator_fixes_everything_and_leaves_the_global_state_alone(textures
     textures.close()
 
 
-@pytest.mark.parametrize("arguments", [{"foreground": "left"}, {"self_augmentation": -0.1}, {"self_augmentation": 2.0}])
+@pytest.mark.parametrize(
+    "arguments", [{"shape": "difference"}, {"self_augmentation": -0.1}, {"self_augmentation": 2.0}]
+)
 def test_arguments_out_of_range_are_named(arguments: dict) -> None:
     with pytest.raises(ValueError, match=next(iter(arguments))):
         AnomalySynthesizer(**arguments)

@@ -96,7 +96,7 @@ def test_a_folder_of_broken_files_is_an_error(tmp_path: Path) -> None:
 
 
 def test_a_missing_or_empty_folder_says_what_to_do(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match=r"nowhere.*does not exist.*self-augmentation"):
+    with pytest.raises(FileNotFoundError, match=r"nowhere.*does not exist.*give one with images"):
         TextureBank(tmp_path / "nowhere", size=8)
     (tmp_path / "notes.txt").write_text("hello")
     with pytest.raises(FileNotFoundError, match=r"holds no images.*\.png"):

@@ -3,8 +3,8 @@
 
 """A small data set in the MVTec AD layout, made on the spot from photographs that scikit-image ships.
 
-Normal images are crops of a photograph of a texture: training crops from its left part, test crops from its right
-part. Defects are drawn in ways that the training synthesis does not use. Crops of other photographs serve as
+Normal images are crops of a photograph of a texture: test crops from a band in its middle, training crops from both
+sides of it. Defects are drawn in ways that the training synthesis does not use. Crops of other photographs serve as
 ``anomaly_source``.
 """
 
@@ -22,7 +22,8 @@ from skimage.util import img_as_float
 CATEGORIES = ("brick", "grass", "gravel")
 SOURCES = ("astronaut", "chelsea", "coffee", "camera", "coins", "moon", "rocket")
 CROP = 128
-TRAIN_SHARE = 0.6
+# columns of the band that test crops come from, as shares of the width
+BAND = (0.34, 0.66)
 
 Array = NDArray[np.float64]
 
@@ -57,14 +58,15 @@ def make_demo_data(
     rng = np.random.default_rng(seed)
     folder = Path(root) / category
     photograph = _photograph(category)
-    edge = int(photograph.shape[1] * TRAIN_SHARE)
+    left, right = (round(photograph.shape[1] * edge) for edge in BAND)
+    sides, band = (photograph[:, :left], photograph[:, right:]), photograph[:, left:right]
     for number in range(train):
-        _save(_crop(photograph[:, :edge], rng), folder / "train" / "good" / f"{number:03d}.png")
+        _save(_crop(sides[number % 2], rng), folder / "train" / "good" / f"{number:03d}.png")
     for number in range(good):
-        _save(_crop(photograph[:, edge:], rng), folder / "test" / "good" / f"{number:03d}.png")
+        _save(_crop(band, rng), folder / "test" / "good" / f"{number:03d}.png")
     for kind, draw in DEFECTS.items():
         for number in range(defects):
-            image, mask = draw(_crop(photograph[:, edge:], rng), rng)
+            image, mask = draw(_crop(band, rng), rng)
             _save(image, folder / "test" / kind / f"{number:03d}.png")
             _save(mask.astype(float), folder / "ground_truth" / kind / f"{number:03d}_mask.png")
     for source in SOURCES:
@@ -112,8 +114,8 @@ def _missing(image: Array, rng: np.random.Generator) -> tuple[Array, NDArray[np.
 def _bent(image: Array, rng: np.random.Generator) -> tuple[Array, NDArray[np.bool_]]:
     """A whirl that bends the lines of the surface, put where there are lines to bend."""
     while True:
-        centre, radius = rng.uniform(0.3, 0.7, 2) * CROP, rng.uniform(45, 60)
-        bent = swirl(image, center=tuple(centre), strength=rng.choice([-1, 1]) * rng.uniform(6, 10), radius=radius)
+        centre, radius = rng.uniform(0.3, 0.7, 2) * CROP, rng.uniform(55, 75)
+        bent = swirl(image, center=tuple(centre), strength=rng.choice([-1, 1]) * rng.uniform(10, 16), radius=radius)
         mask = gaussian(np.abs(bent - image).mean(axis=2), sigma=2) > 0.04
         if mask.mean() > 0.05:
             return np.where(mask[..., None], bent, image), mask

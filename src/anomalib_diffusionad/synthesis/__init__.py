@@ -3,7 +3,8 @@
 
 """Anomaly synthesis, section 4.4 of the paper."""
 
+from .foreground import Foreground, make_foreground
 from .synthesizer import AnomalySynthesizer
 from .textures import TextureBank
 
-__all__ = ["AnomalySynthesizer", "TextureBank"]
+__all__ = ["AnomalySynthesizer", "Foreground", "TextureBank", "make_foreground"]

@@ -3,8 +3,10 @@
 
 """Appearance of synthetic anomalies: three random operations of ten, and patch shuffling (figure 5, A).
 
-The operations and their ranges are the original's. Parameters are drawn for each image on the host; the pixels are
-worked on where they lie, all images that got the same operation together.
+The operations and their ranges are the original's. Seven of the ten send each colour channel through a curve; their
+curves are composed as tables of 256 values, and the pixels are looked up once, at the end or before an operation that
+needs them. Parameters are drawn on the host; pixels are worked on where they lie, all images that got the same
+operation together.
 """
 
 from collections.abc import Callable
@@ -12,22 +14,58 @@ from collections.abc import Callable
 import kornia
 import torch
 from torch import Tensor
-from torchvision.transforms.v2 import functional as tv
+
+from .shapes import rotate
 
 NUM_OPERATIONS = 3
 GRID = 8
+LEVELS = 256
 
-# each takes images (n, 3, H, W) in [0, 1] and a source of uniform numbers, and returns images
+# draws one number an image (and channel) from a range
 Uniform = Callable[..., Tensor]
-Operation = Callable[[Tensor, Uniform], Tensor]
+# (curves (n, 3, 256) in [0, 1], histograms (n, 3, 256), uniform) -> curves
+CurveOperation = Callable[[Tensor, Tensor, Uniform], Tensor]
+# (images (n, 3, H, W) in [0, 1], uniform) -> images
+PixelOperation = Callable[[Tensor, Uniform], Tensor]
 
 
-def _gamma(image: Tensor, uniform: Uniform) -> Tensor:
-    return image ** uniform(0.5, 2.0, channels=3)
+def _gamma(curve: Tensor, _histogram: Tensor, uniform: Uniform) -> Tensor:
+    return curve ** uniform(0.5, 2.0, channels=3)
 
 
-def _brightness(image: Tensor, uniform: Uniform) -> Tensor:
-    return image * uniform(0.8, 1.2) + uniform(-30 / 255, 30 / 255)
+def _brightness(curve: Tensor, _histogram: Tensor, uniform: Uniform) -> Tensor:
+    return curve * uniform(0.8, 1.2) + uniform(-30 / 255, 30 / 255)
+
+
+def _solarize(curve: Tensor, _histogram: Tensor, uniform: Uniform) -> Tensor:
+    return torch.where(curve >= uniform(32 / 255, 128 / 255), 1 - curve, curve)
+
+
+def _posterize(curve: Tensor, _histogram: Tensor, uniform: Uniform) -> Tensor:
+    step = 2.0 ** uniform(0, 7).round()
+    return (curve * 255 / step).floor() * step / 255
+
+
+def _invert(curve: Tensor, _histogram: Tensor, _uniform: Uniform) -> Tensor:
+    return 1 - curve
+
+
+def _autocontrast(curve: Tensor, histogram: Tensor, _uniform: Uniform) -> Tensor:
+    present = histogram > 0
+    low = torch.where(present, curve, torch.inf).amin(dim=2, keepdim=True)
+    high = torch.where(present, curve, -torch.inf).amax(dim=2, keepdim=True)
+    return torch.where(high > low, (curve - low) / (high - low).clamp(min=1e-6), curve)
+
+
+def _equalize(curve: Tensor, histogram: Tensor, _uniform: Uniform) -> Tensor:
+    level = (curve * 255).round().long()
+    current = torch.zeros_like(histogram).scatter_add(2, level, histogram)
+    below = current.cumsum(dim=2) - current
+    # as in Pillow: the brightest level is not counted, and a channel of one level stays as it is
+    brightest = current.gather(2, level.amax(dim=2, keepdim=True).clamp(max=LEVELS - 1))
+    step = ((current.sum(dim=2, keepdim=True) - brightest) / 255).floor()
+    table = ((below + (step / 2).floor()) / step.clamp(min=1)).floor().clamp(0, 255) / 255
+    return torch.where(step > 0, table.gather(2, level), curve)
 
 
 def _sharpness(image: Tensor, uniform: Uniform) -> Tensor:
@@ -35,70 +73,62 @@ def _sharpness(image: Tensor, uniform: Uniform) -> Tensor:
 
 
 def _hue_and_saturation(image: Tensor, uniform: Uniform) -> Tensor:
-    hue, saturation, value = kornia.color.rgb_to_hsv(image).unbind(1)
-    hue = (hue + uniform(-50 / 255, 50 / 255)[:, 0] * torch.pi) % (2 * torch.pi)
-    saturation = (saturation + uniform(-50 / 255, 50 / 255)[:, 0]).clamp(0, 1)
-    return kornia.color.hsv_to_rgb(torch.stack([hue, saturation, value], dim=1))
-
-
-def _solarize(image: Tensor, uniform: Uniform) -> Tensor:
-    return torch.where(image >= uniform(32 / 255, 128 / 255), 1 - image, image)
-
-
-def _posterize(image: Tensor, uniform: Uniform) -> Tensor:
-    step = 2.0 ** uniform(0, 7).round()
-    return ((image * 255 / step).floor() * step) / 255
-
-
-def _invert(image: Tensor, _uniform: Uniform) -> Tensor:
-    return 1 - image
-
-
-def _autocontrast(image: Tensor, _uniform: Uniform) -> Tensor:
-    return tv.autocontrast(image)
-
-
-def _equalize(image: Tensor, _uniform: Uniform) -> Tensor:
-    return tv.equalize((image * 255).round().byte()).float() / 255
+    """Turn and stretch the colour plane about the grey axis: a linear form of adding to hue and saturation."""
+    angle, stretch = uniform(-50 / 255, 50 / 255).flatten() * 2 * torch.pi, uniform(-50 / 128, 50 / 128).flatten() + 1
+    cos, sin = stretch * angle.cos(), stretch * angle.sin()
+    identity = torch.eye(3, device=image.device)
+    grey = torch.full_like(identity, 1 / 3)
+    cross = torch.tensor([[0.0, -1, 1], [1, 0, -1], [-1, 1, 0]], device=image.device) / 3**0.5
+    turn = grey + cos[:, None, None] * (identity - grey) + sin[:, None, None] * cross
+    return (turn @ image.flatten(2)).view_as(image)
 
 
 def _rotate(image: Tensor, uniform: Uniform) -> Tensor:
-    return kornia.geometry.rotate(image, uniform(-45, 45).flatten(), padding_mode="reflection")
+    return rotate(image, uniform(-45, 45).flatten().deg2rad())
 
 
-OPERATIONS: tuple[Operation, ...] = (
+CURVE_OPERATIONS: tuple[CurveOperation, ...] = (
     _gamma,
     _brightness,
-    _sharpness,
-    _hue_and_saturation,
     _solarize,
     _posterize,
     _invert,
     _autocontrast,
     _equalize,
-    _rotate,
 )
+PIXEL_OPERATIONS: tuple[PixelOperation, ...] = (_sharpness, _hue_and_saturation, _rotate)
 
 
 def augment(image: Tensor, generator: torch.Generator | None = None) -> Tensor:
     """Apply three different random operations to each image.
 
     Args:
-        image: ``(N, 3, H, W)`` in [0, 1].
+        image: uint8 ``(N, 3, H, W)``.
         generator: Source of randomness on the CPU. Defaults to PyTorch's global one.
 
     Returns:
-        New images, ``(N, 3, H, W)`` in [0, 1].
+        New images, float32 ``(N, 3, H, W)`` in [0, 1].
     """
-    chosen = torch.rand(image.shape[0], len(OPERATIONS), generator=generator).argsort(dim=1)[:, :NUM_OPERATIONS]
-    result = image.clone()
-    for number in torch.randperm(len(OPERATIONS), generator=generator).tolist():
+    total = len(CURVE_OPERATIONS) + len(PIXEL_OPERATIONS)
+    chosen = torch.rand(len(image), total, generator=generator).argsort(dim=1)[:, :NUM_OPERATIONS]
+    image = image.clone()
+    identity = torch.linspace(0, 1, LEVELS, device=image.device)
+    curve = identity.expand(len(image), 3, LEVELS).clone()
+    for number in torch.randperm(total, generator=generator).tolist():
         rows = (chosen == number).any(dim=1).nonzero().flatten()
-        if len(rows):
-            uniform = _uniform(len(rows), image.device, generator)
-            rows = rows.to(image.device, non_blocking=True)
-            result[rows] = OPERATIONS[number](result[rows], uniform).clamp(0, 1)
-    return result
+        if len(rows) == 0:
+            continue
+        uniform = _uniform(len(rows), image.device, generator)
+        rows = rows.to(image.device, non_blocking=True)
+        if number < len(CURVE_OPERATIONS):
+            operation = CURVE_OPERATIONS[number]
+            histogram = _histogram(image[rows]) if operation in {_autocontrast, _equalize} else curve[rows]
+            curve[rows] = operation(curve[rows], histogram, uniform).clamp(0, 1)
+        else:
+            pixels = PIXEL_OPERATIONS[number - len(CURVE_OPERATIONS)](_look_up(image[rows], curve[rows]), uniform)
+            image[rows] = (pixels.clamp(0, 1) * 255).round().byte()
+            curve[rows] = identity
+    return _look_up(image, curve)
 
 
 def shuffle_patches(image: Tensor, generator: torch.Generator | None = None) -> Tensor:
@@ -119,9 +149,27 @@ def shuffle_patches(image: Tensor, generator: torch.Generator | None = None) -> 
     return patches.unflatten(1, (GRID, GRID)).permute(0, 3, 1, 4, 2, 5).reshape(image.shape)
 
 
+def _look_up(image: Tensor, curve: Tensor) -> Tensor:
+    """Send each channel of uint8 ``(n, 3, H, W)`` through its curve ``(n, 3, 256)``."""
+    offset = torch.arange(image.shape[0] * 3, device=image.device, dtype=torch.int32) * LEVELS
+    index = image.int() + offset.view(-1, 3, 1, 1)
+    return curve.flatten().index_select(0, index.flatten()).view(image.shape)
+
+
+def _histogram(image: Tensor) -> Tensor:
+    """Count the levels of each channel of uint8 ``(n, 3, H, W)``: float32 ``(n, 3, 256)``."""
+    offset = torch.arange(image.shape[0] * 3, device=image.device) * LEVELS
+    index = image.long() + offset.view(-1, 3, 1, 1)
+    counts = torch.zeros(len(offset) * LEVELS, device=image.device)
+    return counts.index_add(0, index.flatten(), torch.ones((), device=image.device).expand(index.numel())).view(
+        -1, 3, LEVELS
+    )
+
+
 def _uniform(count: int, device: torch.device, generator: torch.Generator | None) -> Uniform:
     def draw(low: float, high: float, channels: int = 1) -> Tensor:
-        value = torch.rand(count, channels, 1, 1, generator=generator) * (high - low) + low
+        # three dimensions for curves; pixel operations flatten what they need
+        value = torch.rand(count, channels, 1, generator=generator) * (high - low) + low
         return value.to(device, non_blocking=True)
 
     return draw

@@ -3,7 +3,7 @@
 
 """Shapes of synthetic anomalies: thresholded Perlin noise, a batch at a time (figure 5, P)."""
 
-from typing import Literal, NamedTuple, get_args
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -62,7 +62,7 @@ class PerlinNoise(NamedTuple):
             [self.gradient.sin() @ weight_x.mT, self.gradient.cos() @ distance_x.mT],
             dim=1,
         )
-        return _rotate(2**0.5 * (rows @ columns), self.angle)
+        return rotate(2**0.5 * (rows @ columns)[:, None], self.angle)[:, 0]
 
     def _lattice_weights(self, size: int, axis: int) -> tuple[Tensor, Tensor]:
         """Interpolation weight of each lattice line at each point of an axis, and weight times distance.
@@ -96,13 +96,7 @@ def perlin_masks(
     Returns:
         Shapes, bool ``(N, 1, S, S)``, not yet multiplied with the foreground. Where all candidates miss the
         foreground, the product stays empty.
-
-    Raises:
-        ValueError: If ``combine`` is unknown.
     """
-    if combine not in get_args(Combine):
-        msg = f"combine must be one of {', '.join(get_args(Combine))}, got {combine!r}."
-        raise ValueError(msg)
     count, size = foreground.shape[0], foreground.shape[-1]
     layers = 1 if combine == "single" else 2
     noises = [PerlinNoise.draw(count * candidates, foreground.device, generator) for _ in range(layers)]
@@ -123,12 +117,20 @@ def _threshold(noises: list[PerlinNoise], size: int, combine: Combine) -> Tensor
     return mask
 
 
-def _rotate(image: Tensor, angle: Tensor) -> Tensor:
-    """Rotate each ``(S, S)`` image about its centre, filling with 0."""
+def rotate(image: Tensor, angle: Tensor) -> Tensor:
+    """Rotate images about their centre, filling with 0.
+
+    Args:
+        image: ``(N, C, S, S)``.
+        angle: Radians, ``(N,)``.
+
+    Returns:
+        Images of the same shape, interpolated bilinearly.
+    """
     cos, sin, zero = angle.cos(), angle.sin(), torch.zeros_like(angle)
     matrix = torch.stack([cos, -sin, zero, sin, cos, zero], dim=1).unflatten(1, (2, 3))
-    grid = F.affine_grid(matrix, [len(image), 1, *image.shape[1:]], align_corners=False)
-    return F.grid_sample(image[:, None], grid, align_corners=False)[:, 0]
+    grid = F.affine_grid(matrix, list(image.shape), align_corners=False)
+    return F.grid_sample(image, grid, align_corners=False)
 
 
 def _fade(t: Tensor) -> Tensor:

@@ -4,13 +4,13 @@
 """Synthetic anomalies on normal images (section 4.4), on the training device, a batch at a time."""
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import NamedTuple, get_args
 
 import torch
 from torch import Tensor, nn
 
 from .appearance import augment, shuffle_patches
-from .foreground import random_part, whole_image
+from .foreground import Foreground
 from .shapes import Combine, perlin_masks
 from .textures import TextureBank
 
@@ -41,28 +41,33 @@ class AnomalySynthesizer(nn.Module):
     """Turns half of a batch of normal images into synthetic anomalies.
 
     Args:
-        foreground: Where anomalies may lie: ``"none"`` (anywhere) or ``"random"`` (a random part of the image).
         self_augmentation: Share of the anomalies whose appearance comes from the image itself rather than from a
             texture, in [0, 1].
-        combine: Shapes: ``"single"`` (the paper's), ``"union"`` or ``"intersection"`` of two.
+        shape: Shapes: ``"single"`` (the paper's), ``"union"`` or ``"intersection"`` of two.
+
+    Attributes:
+        foreground: Where anomalies may lie; anywhere until one of ``make_foreground`` is put in its place.
+        textures: Textures for appearances; None to make all of them from the images themselves.
+
+    Raises:
+        ValueError: If an argument is out of range; the message names it.
     """
 
     def __init__(
         self,
-        foreground: str = "none",
         self_augmentation: float = 0.5,
-        combine: Combine = "single",
+        shape: Combine = "single",
     ) -> None:
         super().__init__()
-        if foreground not in {"none", "random"}:
-            msg = f"foreground must be 'none' or 'random', got {foreground!r}."
-            raise ValueError(msg)
         if not 0 <= self_augmentation <= 1:
             msg = f"self_augmentation must lie in [0, 1], got {self_augmentation}."
             raise ValueError(msg)
-        self.foreground = foreground
         self.self_augmentation = self_augmentation
-        self.combine: Combine = combine
+        if shape not in get_args(Combine):
+            msg = f"shape must be one of {', '.join(get_args(Combine))}, got {shape!r}."
+            raise ValueError(msg)
+        self.shape: Combine = shape
+        self.foreground = Foreground()
         self.textures: TextureBank | None = None
 
     @torch.no_grad()
@@ -106,9 +111,8 @@ class AnomalySynthesizer(nn.Module):
         generator: torch.Generator | None = None,
     ) -> SynthesisSteps:
         """Put an anomaly on every image and give the intermediate results too; arguments as for :meth:`forward`."""
-        del image_path
-        foreground = random_part(image, generator) if self.foreground == "random" else whole_image(image)
-        shape = perlin_masks(foreground, self.combine, generator=generator)
+        foreground = self.foreground(image, image_path, generator)
+        shape = perlin_masks(foreground, self.shape, generator=generator)
         mask = shape & foreground
         appearance = self._appearance(image, step, generator)
         opacity = torch.rand(len(image), 1, 1, 1, generator=generator) * (MAX_OPACITY - MIN_OPACITY) + MIN_OPACITY
@@ -117,18 +121,19 @@ class AnomalySynthesizer(nn.Module):
 
     def _appearance(self, image: Tensor, step: int, generator: torch.Generator | None) -> Tensor:
         """Appearance for each image, ``(N, 3, S, S)``: a texture, or the image itself with its patches shuffled."""
+        source = (image * 255).round().byte()
         if self.textures is None:
-            return shuffle_patches(augment(image, generator), generator)
+            return shuffle_patches(augment(source, generator), generator).to(image)
         from_image = torch.rand(image.shape[0], generator=generator) < self.self_augmentation
-        textured, own = (~from_image).nonzero().flatten(), from_image.nonzero().flatten()
-        source = image.clone()
+        textured, own = (
+            rows.nonzero().flatten().to(image.device, non_blocking=True) for rows in (~from_image, from_image)
+        )
         if len(textured):
             textures = self.textures.draw(len(textured), step, generator)
-            source[textured.to(image.device)] = textures.to(image.device, image.dtype, non_blocking=True) / 255
-        source = augment(source, generator)
-        own = own.to(image.device, non_blocking=True)
-        source[own] = shuffle_patches(source[own], generator)
-        return source
+            source[textured] = textures.to(image.device, non_blocking=True)
+        appearance = augment(source, generator)
+        appearance[own] = shuffle_patches(appearance[own], generator)
+        return appearance.to(image)
 
 
 def blend(normal: Tensor, appearance: Tensor, mask: Tensor, opacity: Tensor) -> Tensor:

@@ -120,7 +120,7 @@ def find_images(folder: str | Path) -> list[Path]:
     """
     folder = Path(folder)
     if not folder.is_dir():
-        msg = f"The folder {folder} does not exist. Give a folder with images, or None for self-augmentation alone."
+        msg = f"The folder {folder} does not exist; give one with images in it."
         raise FileNotFoundError(msg)
     files = sorted(path for path in folder.rglob("*") if path.suffix.lower() in IMG_EXTENSIONS and path.is_file())
     if not files:

@@ -1,0 +1,99 @@
+# Copyright (C) 2026 The anomalib-diffusionad authors
+# SPDX-License-Identifier: Apache-2.0
+
+"""Time the anomaly synthesis against anomalib's PerlinAnomalyGenerator, alternating, on the same images and textures.
+
+    python benchmarks/synthesis.py --images FOLDER --textures FOLDER --json synthesis.json
+
+Without folders, images and textures are made at random.
+"""
+
+import argparse
+import json
+import platform
+import statistics
+import time
+from collections.abc import Callable
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import torch
+from anomalib.data.utils import read_image
+from anomalib.data.utils.generators.perlin import PerlinAnomalyGenerator
+from torchvision.transforms.v2 import functional as tv
+from torchvision.utils import save_image
+
+from anomalib_diffusionad.synthesis import AnomalySynthesizer, TextureBank
+from anomalib_diffusionad.synthesis.textures import find_images
+
+
+def load(folder: Path | None, count: int, size: int) -> torch.Tensor:
+    """``count`` images of a folder, or random ones, ``(count, 3, size, size)``."""
+    if folder is None:
+        return torch.rand(count, 3, size, size)
+    files = find_images(folder)
+    images = [tv.resize(read_image(files[i % len(files)], as_tensor=True), [size, size]) for i in range(count)]
+    return torch.stack(images)
+
+
+def alternate(run: dict[str, Callable[[], object]], repeats: int, device: torch.device) -> dict[str, list[float]]:
+    """Seconds of each function, called in turn."""
+    seconds: dict[str, list[float]] = {name: [] for name in run}
+    for repeat in range(repeats + 2):
+        for name, function in run.items():
+            start = time.perf_counter()
+            function()
+            if device.type == "cuda":
+                torch.cuda.synchronize()
+            if repeat >= 2:
+                seconds[name].append(time.perf_counter() - start)
+    return seconds
+
+
+def main() -> None:
+    """Run the benchmark."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--images", type=Path, help="folder with normal images")
+    parser.add_argument("--textures", type=Path, help="folder with textures")
+    parser.add_argument("--batch", type=int, default=16)
+    parser.add_argument("--size", type=int, default=256)
+    parser.add_argument("--repeats", type=int, default=15)
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--json", type=Path, help="file to write the numbers to")
+    arguments = parser.parse_args()
+
+    device = torch.device(arguments.device)
+    torch.manual_seed(0)
+    image = load(arguments.images, arguments.batch, arguments.size).to(device)
+    with TemporaryDirectory() as scratch:
+        textures = arguments.textures
+        if textures is None:
+            textures = Path(scratch)
+            for number in range(50):
+                save_image(torch.rand(3, 320, 320), textures / f"{number}.jpg")
+        ours = AnomalySynthesizer()
+        ours.textures = TextureBank(textures, arguments.size)
+        ours.textures.draw(1)
+        theirs = PerlinAnomalyGenerator(textures, probability=0.5)
+        run = {"ours": lambda: ours(image), "anomalib": lambda: theirs(image)}
+        seconds = alternate(run, arguments.repeats, device)
+        ours.textures.close()
+
+    median = {name: statistics.median(values) for name, values in seconds.items()}
+    result = {
+        "machine": torch.cuda.get_device_name() if device.type == "cuda" else f"CPU, {platform.machine()}",
+        "threads": torch.get_num_threads(),
+        "batch": arguments.batch,
+        "size": arguments.size,
+        "milliseconds a batch": {name: round(1000 * value, 2) for name, value in median.items()},
+        "images a second": {name: round(arguments.batch / value, 1) for name, value in median.items()},
+        "ratio": round(median["anomalib"] / median["ours"], 2),
+    }
+    for name, value in result.items():
+        print(f"{name}: {value}")
+    if arguments.json:
+        arguments.json.write_text(json.dumps(result, indent=2))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,81 @@
+# Copyright (C) 2026 The anomalib-diffusionad authors
+# SPDX-License-Identifier: Apache-2.0
+
+"""Pictures of a few test images for the report: input, truth, reconstruction and anomaly map."""
+
+from pathlib import Path
+
+import matplotlib as mpl
+import numpy as np
+import torch
+from anomalib.data.utils import read_image
+from anomalib.models import AnomalibModule, Draem
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor, nn
+from torchvision.transforms.v2.functional import resize
+
+from anomalib_diffusionad.lightning_model import DiffusionAD
+
+from .scores import Scores
+
+COUNT = 2
+KINDS = ("input", "truth", "reconstruction", "map")
+
+
+def save_pictures(
+    folder: Path,
+    scores: Scores,
+    model: AnomalibModule,
+    image_size: int,
+    device: torch.device,
+) -> None:
+    """Write ``N_input.jpg``, ``N_truth.jpg``, ``N_reconstruction.jpg`` (if there is one) and ``N_map.jpg``.
+
+    The images are the same for every model. Maps are coloured from the lowest to the highest value of the test set.
+
+    Args:
+        folder: Where to write; made if needed.
+        scores: Scores of the test set.
+        model: Trained model, on ``device``.
+        image_size: Height and width of the pictures in pixels.
+        device: Where to reconstruct.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    low, high = float(scores.anomaly_map.min()), float(scores.anomaly_map.max())
+    for number, index in enumerate(choose(scores)):
+        image = resize(read_image(scores.image_path[index], as_tensor=True), [image_size] * 2, antialias=True)
+        heat = (scores.anomaly_map[index] - low) / max(high - low, np.finfo(np.float32).tiny)
+        pictures = {
+            "input": image.permute(1, 2, 0).numpy(),
+            "truth": scores.mask[index].astype(float),
+            "map": mpl.colormaps["inferno"](heat)[..., :3],
+        }
+        with torch.inference_mode():
+            reconstruction = reconstruct(model, image[None].to(device))
+        if reconstruction is not None:
+            pictures["reconstruction"] = reconstruction[0].permute(1, 2, 0).cpu().numpy()
+        for kind, picture in pictures.items():
+            _save(picture, folder / f"{number}_{kind}.jpg")
+
+
+def choose(scores: Scores) -> list[int]:
+    """Defective images spread over the test set in the order of their paths; the same for every model."""
+    order = np.argsort(scores.image_path)
+    defective = order[scores.label[order] == 1]
+    places = np.linspace(0, len(defective), COUNT, endpoint=False) + len(defective) / (2 * COUNT)
+    return sorted({int(defective[int(place)]) for place in places})
+
+
+def reconstruct(model: AnomalibModule, image: Tensor) -> Tensor | None:
+    """What a model takes the image ``(N, 3, H, W)`` in [0, 1] for without defects, or None if it has no such thing."""
+    if isinstance(model, DiffusionAD):
+        return model.model.restore(image)
+    if isinstance(model, Draem):
+        network: nn.Module = model.model.reconstructive_subnetwork  # type: ignore[assignment]
+        return network(image)
+    return None
+
+
+def _save(picture: NDArray, path: Path) -> None:
+    Image.fromarray((picture.clip(0, 1) * 255).round().astype(np.uint8)).save(path, quality=90)

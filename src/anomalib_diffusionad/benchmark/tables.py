@@ -1,0 +1,90 @@
+# Copyright (C) 2026 The anomalib-diffusionad authors
+# SPDX-License-Identifier: Apache-2.0
+
+"""Means and standard deviations over seeds, beside the numbers that the paper prints."""
+
+from importlib.resources import files
+from typing import Any
+
+import pandas as pd
+
+from .config import Comparison
+from .scores import METRICS
+
+AVERAGE = "average"
+COLUMNS = ["dataset", "category", "model", "metric", "mean", "std", "seeds", "published"]
+ROW = ["dataset", "category", "model", "metric"]
+
+
+def load_published() -> pd.DataFrame:
+    """What tables 1, 2 and 4 to 8 of the paper print for PatchCore, DRAEM and DiffusionAD.
+
+    Returns:
+        Columns dataset, category (or ``"average"``), model, metric and published, in percent. The paper gives two
+        metrics per category for DAGM and MPDD and all four for their averages.
+    """
+    with (files(__package__) / "published.csv").open(encoding="utf-8") as file:
+        table = pd.read_csv(file)
+    long = table.melt(["dataset", "category", "model"], var_name="metric", value_name="published")
+    return long.dropna(ignore_index=True)
+
+
+def summarise(comparison: Comparison, records: list[dict[str, Any]]) -> pd.DataFrame:
+    """Mean and standard deviation over the seeds for each category, and for the average of the categories.
+
+    The average is over the categories in which every model finished with every seed, so that all models are averaged
+    over the same.
+
+    Args:
+        comparison: What was compared.
+        records: Records of its cells.
+
+    Returns:
+        A row for each data set, category, model and metric, in the order of the comparison: ``mean``, ``std`` (NaN for
+        one seed), number of ``seeds`` and ``published`` (NaN where the paper has none), in percent.
+    """
+    finished = [record for record in records if record["status"] == "finished"]
+    if not finished:
+        return pd.DataFrame(columns=COLUMNS)
+    values = pd.DataFrame(finished).melt([*ROW[:3], "seed"], list(METRICS), "metric", "value")
+    values["value"] *= 100
+    complete = values.groupby(["dataset", "category"]).filter(
+        lambda cells: len(cells) == len(METRICS) * len(comparison.models) * len(comparison.seeds),
+    )
+    averages = complete.groupby(["dataset", "model", "metric", "seed"], as_index=False).value.mean()
+    values = pd.concat([values, averages.assign(category=AVERAGE)])
+    summary = values.groupby(ROW, as_index=False).value.agg(["mean", "std", "count"])
+    summary = summary.rename(columns={"count": "seeds"}).merge(load_published(), "left", ROW)
+    for dataset in summary.dataset.unique():
+        if set(averaged_categories(comparison, records, dataset)) != _published_categories(dataset):
+            summary.loc[(summary.dataset == dataset) & (summary.category == AVERAGE), "published"] = float("nan")
+    return _in_order(summary, comparison)
+
+
+def averaged_categories(comparison: Comparison, records: list[dict[str, Any]], dataset: str) -> list[str]:
+    """The categories of a data set in which every model finished with every seed."""
+    wanted = len(comparison.models) * len(comparison.seeds)
+    finished = [r["category"] for r in records if r["status"] == "finished" and r["dataset"] == dataset]
+    return [category for category in categories_of(comparison, dataset) if finished.count(category) == wanted]
+
+
+def categories_of(comparison: Comparison, dataset: str) -> list[str]:
+    """All categories that are compared under the name of a data set."""
+    return [category for data in comparison.data if data.name == dataset for category in data.categories]
+
+
+def _published_categories(dataset: str) -> set[str]:
+    published = load_published()
+    return set(published[published.dataset == dataset].category) - {AVERAGE}
+
+
+def _in_order(summary: pd.DataFrame, comparison: Comparison) -> pd.DataFrame:
+    categories = [category for data in comparison.data for category in data.categories]
+    orders = {
+        "dataset": [data.name for data in comparison.data],
+        "category": [*categories, AVERAGE],
+        "model": [model.name for model in comparison.models],
+        "metric": list(METRICS),
+    }
+    ordered = summary.sort_values(ROW, key=lambda column: column.map(orders[str(column.name)].index))
+    return ordered[COLUMNS].reset_index(drop=True)

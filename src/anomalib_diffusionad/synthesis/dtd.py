@@ -1,0 +1,50 @@
+# Copyright (C) 2026 The anomalib-diffusionad authors
+# SPDX-License-Identifier: Apache-2.0
+
+"""Download of the Describable Textures Dataset (Cimpoi et al.), the paper's source of foreign appearances."""
+
+import shutil
+from pathlib import Path
+
+from anomalib.data.utils import DownloadInfo, download_and_extract
+
+DEFAULT_ROOT = Path("datasets/dtd")
+HOME_PAGE = "https://www.robots.ox.ac.uk/~vgg/data/dtd/"
+DOWNLOAD_INFO = DownloadInfo(
+    name="dtd-r1.0.1.tar.gz",
+    url="https://www.robots.ox.ac.uk/~vgg/data/dtd/download/dtd-r1.0.1.tar.gz",
+    hashsum="e42855a52a4950a3b59612834602aa253914755c95b0cff9ead6d07395f8e205",
+)
+
+
+def download_dtd(root: Path = DEFAULT_ROOT) -> Path:
+    """Download DTD (about 600 MB), verified by its checksum, where it is not there yet.
+
+    Args:
+        root: Folder for the data set; the default is that of anomalib.
+
+    Returns:
+        The folder with the images, ``root/dtd/images``.
+
+    Raises:
+        RuntimeError: If the download fails or its checksum is wrong. What was downloaded is removed.
+    """
+    images = root / "dtd" / "images"
+    if images.is_dir():
+        return images
+    # a fresh folder: anomalib takes an archive that is there without looking at its checksum, and a stopped unpacking
+    # must not pass for the data set
+    unfinished = root / "unfinished"
+    shutil.rmtree(unfinished, ignore_errors=True)
+    try:
+        download_and_extract(unfinished, DOWNLOAD_INFO)
+    except (OSError, ValueError) as error:
+        shutil.rmtree(unfinished, ignore_errors=True)
+        msg = (
+            f"DTD could not be downloaded to {root}: {error} Download it by hand from {HOME_PAGE}, unpack it, and give "
+            f"the folder with its images as anomaly_source; or leave anomaly_source out."
+        )
+        raise RuntimeError(msg) from error
+    shutil.move(unfinished / "dtd", root / "dtd")
+    unfinished.rmdir()
+    return images
