@@ -4,6 +4,7 @@
 import json
 import logging
 import pickle
+import sys
 from dataclasses import replace
 
 import pytest
@@ -20,7 +21,7 @@ def grid(fields, tmp_path, monkeypatch):
     """Three cells that are done in no time; that of seed 1 fails."""
 
     def run(cell, gpu):
-        print("printed")
+        sys.stdout.write("printed")
         logging.getLogger("some.library").warning("logged")
         if cell.seed == 1:
             msg = "seed 1 is unlucky"

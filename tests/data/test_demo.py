@@ -44,7 +44,7 @@ def test_defects_change_the_image_inside_their_mask(kind: str) -> None:
     for _ in range(5):
         defect, mask = DEFECTS[kind](image, rng)
         change = np.abs(defect - image).max(axis=2)
-        assert 0.005 < mask.mean() < 0.5
+        assert 0.005 < mask.mean() < 0.8
         assert change[mask].mean() > 10 * change[~mask].mean()
 
 
@@ -64,5 +64,5 @@ def test_test_crops_do_not_overlap_training_crops(tmp_path: Path) -> None:
             c for r, c in zip(rows, columns, strict=True) if (photograph[r : r + CROP, c : c + CROP] == crop).all()
         ]
         assert places
-        assert 0.34 * 512 - 1 <= min(places)
+        assert min(places) >= 0.34 * 512 - 1
         assert max(places) + CROP <= 0.66 * 512 + 1

@@ -8,7 +8,6 @@ The page is one file that needs nothing else: pictures and plots are in it.
 
 import base64
 import json
-import math
 from collections.abc import Iterable
 from dataclasses import asdict
 from pathlib import Path
@@ -23,9 +22,16 @@ from .pictures import KINDS
 from .plot import accuracy_against_speed
 from .scores import METRICS
 from .tables import AVERAGE, averaged_categories, categories_of, summarise
+from .units import duration, memory, quantity
 
 Record = dict[str, Any]
 Table = dict[str, Any]
+
+MACHINE = ("device", "threads", "allocator", "python", "torch", "anomalib")
+COSTS = [
+    "parameters", "model_mb", "latency_ms", "throughput", "best_batch", "train_seconds", "epochs", "images_trained_on",
+    "train_memory_mb", "test_memory_mb",
+]  # fmt: skip
 
 
 def write_report(comparison: Comparison, records: list[Record]) -> Path:
@@ -76,37 +82,6 @@ def render_page(comparison: Comparison, records: list[Record], summary: pd.DataF
     )
 
 
-MACHINE = ("device", "threads", "allocator", "python", "torch", "anomalib")
-
-
-def quantity(value: float) -> str:
-    """A number with three significant digits, thousands as k and millions as M; whole numbers as they are."""
-    for factor, unit in ((1e6, " M"), (1e3, " k")):
-        if value >= factor:
-            return _digits(value / factor) + unit
-    return f"{value:.0f}" if value == int(value) else _digits(value)
-
-
-def duration(seconds: float) -> str:
-    """Seconds as ``2 h 05 min``, ``3 min 20 s`` or ``4.5 s``."""
-    if seconds >= 3600:
-        return f"{int(seconds // 3600)} h {int(seconds % 3600 // 60):02d} min"
-    if seconds >= 60:
-        return f"{int(seconds // 60)} min {int(seconds % 60):02d} s"
-    return f"{_digits(seconds)} s"
-
-
-def memory(mebibytes: float) -> str:
-    """MiB as ``512 MiB`` or ``1.50 GiB``."""
-    return f"{_digits(mebibytes / 1024)} GiB" if mebibytes >= 1024 else f"{_digits(mebibytes)} MiB"
-
-
-def _digits(value: float) -> str:
-    """Three significant digits, without an exponent."""
-    decimals = 2 - math.floor(math.log10(value)) if value > 0 else 0
-    return f"{value:.{max(0, min(decimals, 3))}f}"
-
-
 def _model_row(comparison: Comparison, finished: list[Record], name: str) -> Table:
     """What a model is, how it was trained, and medians over its cells of what it costs."""
     model = next(model for model in comparison.models if model.name == name)
@@ -117,12 +92,6 @@ def _model_row(comparison: Comparison, finished: list[Record], name: str) -> Tab
         "backbones": _distinct(record["backbone"] for record in records if record["backbone"]),
         "costs": costs,
     }
-
-
-COSTS = [
-    "parameters", "model_mb", "latency_ms", "throughput", "best_batch", "train_seconds", "epochs", "images_trained_on",
-    "train_memory_mb", "test_memory_mb",
-]  # fmt: skip
 
 
 def _failures(records: list[Record]) -> list[Table]:

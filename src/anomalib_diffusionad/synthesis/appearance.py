@@ -61,8 +61,9 @@ def _equalize(curve: Tensor, histogram: Tensor, _uniform: Uniform) -> Tensor:
     level = (curve * 255).round().long()
     current = torch.zeros_like(histogram).scatter_add(2, level, histogram)
     below = current.cumsum(dim=2) - current
-    # as in Pillow: the brightest level is not counted, and a channel of one level stays as it is
-    brightest = current.gather(2, level.amax(dim=2, keepdim=True).clamp(max=LEVELS - 1))
+    # as in Pillow: the brightest level there is does not count, and a channel of one level stays as it is
+    highest = ((current > 0) * torch.arange(LEVELS, device=curve.device)).amax(dim=2, keepdim=True)
+    brightest = current.gather(2, highest)
     step = ((current.sum(dim=2, keepdim=True) - brightest) / 255).floor()
     table = ((below + (step / 2).floor()) / step.clamp(min=1)).floor().clamp(0, 255) / 255
     return torch.where(step > 0, table.gather(2, level), curve)
