@@ -317,6 +317,8 @@ class DiffusionAD(AnomalibModule):
         if self.model.denoising == "iterative":
             msg = "Iterative denoising cannot be exported; set denoising to 'norm_guided' or 'one_step'."
             raise ValueError(msg)
+        # the exporter's own opset; it cannot convert this graph down to anomalib's default of 14
+        kwargs.setdefault("opset_version", 18)
         return super().to_onnx(*args, **kwargs)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
