@@ -4,7 +4,6 @@
 """Textures for synthetic anomalies, decoded in the background and kept in memory of bounded size."""
 
 import logging
-from collections import OrderedDict
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
@@ -50,7 +49,8 @@ class TextureBank:
         order = torch.randperm(len(self.files), generator=torch.Generator().manual_seed(0))
         self._order = order.tolist()
         self._executor = ThreadPoolExecutor(workers, thread_name_prefix="textures")
-        self._decoded: OrderedDict[int, Future[Tensor | None]] = OrderedDict()
+        self._decoded: dict[int, Future[Tensor | None]] = {}
+        self._requested: int | None = None
         self._request(0)
 
     def __len__(self) -> int:
@@ -85,7 +85,11 @@ class TextureBank:
 
     def _request(self, step: int) -> None:
         """Ask for what the window lacks and drop what it has left behind."""
-        wanted = [self._order[(self._start(step) + i) % len(self.files)] for i in range(self.window)]
+        start = self._start(step)
+        if start == self._requested:
+            return
+        self._requested = start
+        wanted = [self._order[(start + i) % len(self.files)] for i in range(self.window)]
         for number in wanted:
             if number not in self._decoded:
                 self._decoded[number] = self._executor.submit(_decode, self.files[number], self.size)
