@@ -3,12 +3,21 @@
 
 """The ten operations and the patch shuffle."""
 
+import math
+
 import pytest
 import torch
 from torchvision.transforms.v2 import functional as tv
 
 from anomalib_diffusionad.synthesis import appearance
-from anomalib_diffusionad.synthesis.appearance import CURVE_OPERATIONS, GRID, PIXEL_OPERATIONS, augment, shuffle_patches
+from anomalib_diffusionad.synthesis.appearance import (
+    COLOUR_OPERATIONS,
+    GRID,
+    NUM_OPERATIONS,
+    ROTATION,
+    SHARPNESS,
+    anomalous_appearance,
+)
 
 
 def photo(count: int = 4, size: int = 64) -> torch.Tensor:
@@ -18,98 +27,133 @@ def photo(count: int = 4, size: int = 64) -> torch.Tensor:
     return (30 + photo * 190).round().byte()
 
 
-def draw(count: int, seed: int = 1) -> appearance.Uniform:
-    return appearance._uniform(count, torch.device("cpu"), torch.Generator().manual_seed(seed))
+def always(value: float) -> appearance.Uniform:
+    return lambda _low, _high: value
 
 
-def curves_of(image: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    identity = torch.linspace(0, 1, 256).expand(len(image), 3, 256).clone()
-    return identity, appearance._histogram(image)
+def whole(
+    image: torch.Tensor, *, shuffle: bool = False, seed: int = 0, operations: list[int] | None = None
+) -> torch.Tensor:
+    """Appearance at all pixels, as images; of the given operations if any."""
+    position = torch.arange(image[0, 0].numel())
+    generator = torch.Generator().manual_seed(seed)
+    with pytest.MonkeyPatch.context() as patch:
+        if operations is not None:
+            patch.setattr(appearance, "_choose", lambda _: operations)
+        colours = [anomalous_appearance(one, position, shuffle=shuffle, generator=generator) for one in image]
+    return torch.stack(colours).view(image.shape)
+
+
+def apply(operation: appearance.ColourOperation, image: torch.Tensor, value: float = 0.0) -> torch.Tensor:
+    """An operation on one image, with all its pixels as the sample; levels."""
+    colour = image.flatten(1) / 255
+    return (operation(colour, colour, always(value)).clamp(0, 1) * 255).round().view(image.shape)
 
 
 def test_there_are_ten_operations() -> None:
-    assert len(CURVE_OPERATIONS) + len(PIXEL_OPERATIONS) == 10
+    assert {*range(len(COLOUR_OPERATIONS)), SHARPNESS, ROTATION} == set(range(10))
 
 
-@pytest.mark.parametrize("operation", CURVE_OPERATIONS)
-def test_curves_change_a_photo(operation: appearance.CurveOperation) -> None:
+@pytest.mark.parametrize("operation", range(10))
+def test_operations_change_a_photo(operation: int) -> None:
     image = photo()
-    result = appearance._look_up(image, operation(*curves_of(image), draw(4)))
+    result = whole(image, operations=[operation], seed=1)
     assert result.isfinite().all()
-    assert (result.clamp(0, 1) - image / 255).abs().flatten(1).mean(dim=1).min() > 1e-4
+    assert 0 <= result.min() <= result.max() <= 1
+    assert (result - image / 255).abs().flatten(1).mean(dim=1).min() > 1e-4
 
 
-@pytest.mark.parametrize("operation", PIXEL_OPERATIONS)
-def test_pixel_operations_change_a_photo(operation: appearance.PixelOperation) -> None:
-    image = photo() / 255
-    result = operation(image, draw(4))
-    assert result.shape == image.shape
-    assert result.isfinite().all()
-    assert (result.clamp(0, 1) - image).abs().flatten(1).mean(dim=1).min() > 1e-4
-
-
-def test_look_up_of_the_identity_is_the_image() -> None:
+def test_without_operations_the_image_stays() -> None:
     image = photo()
-    torch.testing.assert_close(appearance._look_up(image, curves_of(image)[0]), image / 255, rtol=0, atol=1e-6)
+    torch.testing.assert_close(whole(image, operations=[]), image / 255, rtol=0, atol=1e-6)
 
 
-def test_histogram_counts_each_channel() -> None:
-    image = photo()
-    for row in range(len(image)):
+def test_operations_follow_in_the_order_drawn() -> None:
+    image = photo(1)
+    invert, solarize = COLOUR_OPERATIONS.index(appearance._invert), COLOUR_OPERATIONS.index(appearance._solarize)
+    threshold = 32 + 96 * torch.rand((), generator=torch.Generator().manual_seed(0)).item()
+    once, other = whole(image, operations=[invert, solarize]), whole(image, operations=[solarize, invert])
+    assert torch.equal((once * 255).round().byte(), tv.solarize(tv.invert(image), threshold))
+    assert torch.equal((other * 255).round().byte(), tv.invert(tv.solarize(image, threshold)))
+    assert not torch.equal(once, other)
+
+
+def test_colour_operations_are_torchvisions() -> None:
+    for image in [*photo(), torch.full((3, 64, 64), 77, dtype=torch.uint8)]:
+        pairs = {
+            "solarize": (apply(appearance._solarize, image, 100 / 255), tv.solarize(image, threshold=100)),
+            "posterize": (apply(appearance._posterize, image, 5.0), tv.posterize(image, bits=3)),
+            "invert": (apply(appearance._invert, image), tv.invert(image)),
+            "autocontrast": (apply(appearance._autocontrast, image), tv.autocontrast(image)),
+            "gamma": (apply(appearance._gamma, image, 0.7), tv.adjust_gamma(image, 0.7)),
+        }
+        for name, (ours, expected) in pairs.items():
+            assert (ours - expected.float()).abs().max() <= 1, name
+
+
+def test_equalizing_spreads_the_levels_evenly() -> None:
+    """Pillow's table, but for its step of a whole number of pixels."""
+    for image in photo():
+        result = apply(appearance._equalize, image)
         for channel in range(3):
-            expected = torch.bincount(image[row, channel].flatten().long(), minlength=256)
-            assert torch.equal(curves_of(image)[1][row, channel].long(), expected)
+            level = image[channel].flatten()
+            below = (level[None] < torch.arange(256)[:, None]).sum(dim=1)[level.long()]
+            expected = 255 * below / (level < level.max()).sum()
+            torch.testing.assert_close(result[channel].flatten(), expected, atol=1, rtol=0)
+    flat = torch.full((3, 64, 64), 77, dtype=torch.uint8)
+    assert torch.equal(apply(appearance._equalize, flat), flat.float())
 
 
-def test_equalize_and_autocontrast_are_torchvisions() -> None:
-    image = torch.cat([photo(), torch.full((1, 3, 64, 64), 77, dtype=torch.uint8)])
-    identity, histogram = curves_of(image)
-    for operation, reference in ((appearance._equalize, tv.equalize), (appearance._autocontrast, tv.autocontrast)):
-        result = appearance._look_up(image, operation(identity, histogram, draw(5)))
-        assert (result * 255 - reference(image).float()).abs().max() <= 1, operation
+def test_the_sample_stands_for_the_image() -> None:
+    image = photo(1)
+    equalize = COLOUR_OPERATIONS.index(appearance._equalize)
+    exact = apply(appearance._equalize, image[0])
+    assert (whole(image, operations=[equalize])[0] * 255 - exact).abs().mean() < 2
 
 
-def test_curves_compose_as_operations_on_pixels() -> None:
-    """Equalizing the inverted photo by way of its curve is equalizing the inverted photo."""
-    image = photo()
-    identity, histogram = curves_of(image)
-    inverted = appearance._invert(identity, histogram, draw(4))
-    result = appearance._look_up(image, appearance._equalize(inverted, histogram, draw(4)))
-    assert (result * 255 - tv.equalize(tv.invert(image)).float()).abs().max() <= 1
+def test_sharpness_is_torchvisions() -> None:
+    image = photo(1)[0]
+    y, x = (grid.flatten() for grid in torch.meshgrid(torch.arange(64), torch.arange(64), indexing="ij"))
+    for factor in (0.1, 1.9):
+        result = 255 * appearance._sharpen(image, y, x, image.flatten(1) / 255, factor).view(image.shape)
+        expected = tv.adjust_sharpness(image, factor).float()
+        assert (result - expected)[:, 1:-1, 1:-1].abs().max() < 2
+        assert (result - image.float())[:, 1:-1, 1:-1].abs().max() > 1
 
 
 def test_hue_turns_colours_and_leaves_grey() -> None:
-    grey = torch.rand(4, 1, 8, 8).expand(-1, 3, -1, -1)
-    torch.testing.assert_close(appearance._hue_and_saturation(grey, draw(4)), grey, rtol=0, atol=1e-5)
-    colour = torch.tensor([0.8, 0.3, 0.2])[None, :, None, None].expand(4, -1, 8, 8)
-    result = appearance._hue_and_saturation(colour, draw(4))
-    torch.testing.assert_close(result.mean(dim=1), colour.mean(dim=1), rtol=0, atol=1e-5)
-    assert (result - colour).abs().amax(dim=(1, 2, 3)).min() > 0.02
+    grey = torch.rand(1, 50).expand(3, -1)
+    torch.testing.assert_close(appearance._hue_and_saturation(grey, grey, always(0.1)), grey)
+    colour = torch.tensor([0.8, 0.3, 0.2])[:, None]
+    result = appearance._hue_and_saturation(colour, colour, always(0.1))
+    torch.testing.assert_close(result.mean(), colour.mean())
+    length = lambda c: (c - c.mean()).norm()  # noqa: E731
+    torch.testing.assert_close(length(result), 1.1 * length(colour))
+    cosine = ((result - result.mean()) * (colour - colour.mean())).sum() / length(result) / length(colour)
+    assert cosine.acos().item() == pytest.approx(2 * math.pi * 0.1, abs=1e-4)
 
 
-def test_each_image_gets_three_different_operations(monkeypatch: pytest.MonkeyPatch) -> None:
-    tally: list[int] = []
-
-    def darken(curve: torch.Tensor, _histogram: torch.Tensor, _uniform: object) -> torch.Tensor:
-        tally.append(len(curve))
-        return curve - 8 / 255
-
-    def darken_pixels(image: torch.Tensor, _uniform: object) -> torch.Tensor:
-        return darken(image, image, None)
-
-    monkeypatch.setattr(appearance, "CURVE_OPERATIONS", (darken,) * 7)
-    monkeypatch.setattr(appearance, "PIXEL_OPERATIONS", (darken_pixels,) * 3)
-    image = torch.full((200, 3, 8, 8), 128, dtype=torch.uint8)
-    result = augment(image, torch.Generator().manual_seed(0))
-    torch.testing.assert_close(result, torch.full_like(result, (128 - 3 * 8) / 255))
-    assert len(tally) == 10
-    assert min(tally) > 200 * 0.3 * 0.6
+def test_rotation_is_torchvisions() -> None:
+    image = photo(1)
+    for seed in range(3):
+        rotated = (whole(image, operations=[ROTATION], seed=seed) * 255).round()
+        angle = 45 * (2 * torch.rand((), generator=torch.Generator().manual_seed(seed)).item() - 1)
+        expected = tv.rotate(image, angle).float()
+        assert (rotated - expected).abs().gt(2).float().mean() < 0.02
 
 
-def test_augmentation_stays_in_bounds_leaves_its_input_and_repeats() -> None:
+def test_three_different_operations_are_drawn() -> None:
+    generator = torch.Generator().manual_seed(0)
+    orders = [appearance._choose(generator) for _ in range(3000)]
+    assert all(len(set(order)) == len(order) == NUM_OPERATIONS for order in orders)
+    share = torch.bincount(torch.tensor(orders).flatten(), minlength=10) / 3000
+    assert (share - 0.3).abs().max() < 0.03
+
+
+def test_appearance_stays_in_bounds_leaves_its_input_and_repeats() -> None:
     image = photo(16)
     before = image.clone()
-    one, same, other = (augment(image, torch.Generator().manual_seed(seed)) for seed in (0, 0, 1))
+    one, same, other = (whole(image, seed=seed) for seed in (0, 0, 1))
     assert torch.equal(image, before)
     assert one.dtype == torch.float32
     assert 0 <= one.min() <= one.max() <= 1
@@ -117,25 +161,38 @@ def test_augmentation_stays_in_bounds_leaves_its_input_and_repeats() -> None:
     assert not torch.equal(one, other)
 
 
+@pytest.mark.parametrize("shuffle", [False, True])
+def test_some_pixels_are_those_of_the_whole(shuffle: bool) -> None:
+    every = torch.arange(64 * 64)
+    some = every[torch.rand(len(every), generator=torch.Generator().manual_seed(0)) < 0.1]
+    for seed in range(10):
+        full, part = (
+            anomalous_appearance(photo(1)[0], position, shuffle=shuffle, generator=torch.Generator().manual_seed(seed))
+            for position in (every, some)
+        )
+        # powers of whole vectors and of single numbers differ in the last bit
+        assert ((part - full[:, some]).abs() > 1e-5).float().mean() < 0.01
+
+
 def test_shuffling_moves_whole_patches_and_loses_none() -> None:
     size = 64
     patch = size // GRID
-    number = torch.arange(GRID * GRID, dtype=torch.float32).reshape(1, 1, GRID, GRID)
+    number = torch.arange(GRID * GRID, dtype=torch.uint8).reshape(1, 1, GRID, GRID)
     image = number.repeat_interleave(patch, 2).repeat_interleave(patch, 3).expand(5, 3, size, size)
-    result = shuffle_patches(image, torch.Generator().manual_seed(0))
+    result = (whole(image, shuffle=True, operations=[]) * 255).round()
     corners = result[:, :, ::patch, ::patch]
     rebuilt = corners.repeat_interleave(patch, 2).repeat_interleave(patch, 3)
     assert torch.equal(rebuilt, result)
     for row in corners[:, 0].flatten(1):
-        assert torch.equal(row.sort().values, number.flatten())
+        assert torch.equal(row.sort().values, number.flatten().float())
     assert not torch.equal(corners[0], corners[1])
-    assert not torch.equal(corners[0], number[0].expand(3, -1, -1))
+    assert not torch.equal(corners[0], number[0].float().expand(3, -1, -1))
 
 
 @pytest.mark.parametrize("size", [64, 96])
 def test_shuffling_keeps_the_pixels_inside_a_patch_in_place(size: int) -> None:
-    image = torch.rand(2, 3, size, size)
-    result = shuffle_patches(image, torch.Generator().manual_seed(3))
+    image = torch.randint(256, (2, 3, size, size), dtype=torch.uint8)
+    result = (whole(image, shuffle=True, operations=[]) * 255).round().byte()
     patch = size // GRID
     cut = lambda x: x.unfold(2, patch, patch).unfold(3, patch, patch).permute(0, 2, 3, 1, 4, 5).flatten(1, 2)  # noqa: E731
     before, after = cut(image), cut(result)

@@ -3,92 +3,78 @@
 
 """Appearance of synthetic anomalies: three random operations of ten, and patch shuffling (figure 5, A).
 
-The operations and their ranges are the original's. Seven of the ten send each colour channel through a curve; their
-curves are composed as tables of 256 values, and the pixels are looked up once, at the end or before an operation that
-needs them. Parameters are drawn on the host; pixels are worked on where they lie, all images that got the same
-operation together.
+The operations and their ranges are the original's. Only the pixels that an anomaly shows are worked on, a tenth of an
+image or less. Shuffling and rotation say which pixel of the source each of them shows, and sharpness looks at the
+pixels around that; the colour operations follow in random order. Parameters are drawn on the host, as plain numbers.
 """
 
 from collections.abc import Callable
 
-import kornia
 import torch
 from torch import Tensor
-
-from .shapes import rotate
+from torch.nn import functional as F  # noqa: N812
 
 NUM_OPERATIONS = 3
 GRID = 8
 LEVELS = 256
+# the histogram of an image is that of this many pixels along each axis
+HISTOGRAM_SIZE = 32
 
-# draws one number an image (and channel) from a range
-Uniform = Callable[..., Tensor]
-# (curves (n, 3, 256) in [0, 1], histograms (n, 3, 256), uniform) -> curves
-CurveOperation = Callable[[Tensor, Tensor, Uniform], Tensor]
-# (images (n, 3, H, W) in [0, 1], uniform) -> images
-PixelOperation = Callable[[Tensor, Uniform], Tensor]
-
-
-def _gamma(curve: Tensor, _histogram: Tensor, uniform: Uniform) -> Tensor:
-    return curve ** uniform(0.5, 2.0, channels=3)
+# a number between two others
+Uniform = Callable[[float, float], float]
+# (colours (3, M) in [0, 1], sample of the image's colours (3, 1024), uniform) -> colours (3, M)
+ColourOperation = Callable[[Tensor, Tensor, Uniform], Tensor]
 
 
-def _brightness(curve: Tensor, _histogram: Tensor, uniform: Uniform) -> Tensor:
-    return curve * uniform(0.8, 1.2) + uniform(-30 / 255, 30 / 255)
+def _gamma(colour: Tensor, _sample: Tensor, uniform: Uniform) -> Tensor:
+    return torch.stack([channel ** uniform(0.5, 2.0) for channel in colour])
 
 
-def _solarize(curve: Tensor, _histogram: Tensor, uniform: Uniform) -> Tensor:
-    return torch.where(curve >= uniform(32 / 255, 128 / 255), 1 - curve, curve)
+def _brightness(colour: Tensor, _sample: Tensor, uniform: Uniform) -> Tensor:
+    return colour * uniform(0.8, 1.2) + uniform(-30 / 255, 30 / 255)
 
 
-def _posterize(curve: Tensor, _histogram: Tensor, uniform: Uniform) -> Tensor:
-    step = 2.0 ** uniform(0, 7).round()
-    return (curve * 255 / step).floor() * step / 255
+def _solarize(colour: Tensor, _sample: Tensor, uniform: Uniform) -> Tensor:
+    return torch.where(colour >= uniform(32 / 255, 128 / 255), 1 - colour, colour)
 
 
-def _invert(curve: Tensor, _histogram: Tensor, _uniform: Uniform) -> Tensor:
-    return 1 - curve
+def _posterize(colour: Tensor, _sample: Tensor, uniform: Uniform) -> Tensor:
+    step = 2 ** round(uniform(0, 7))
+    return ((colour * 255).round() / step).floor() * step / 255
 
 
-def _autocontrast(curve: Tensor, histogram: Tensor, _uniform: Uniform) -> Tensor:
-    present = histogram > 0
-    low = torch.where(present, curve, torch.inf).amin(dim=2, keepdim=True)
-    high = torch.where(present, curve, -torch.inf).amax(dim=2, keepdim=True)
-    return torch.where(high > low, (curve - low) / (high - low).clamp(min=1e-6), curve)
+def _invert(colour: Tensor, _sample: Tensor, _uniform: Uniform) -> Tensor:
+    return 1 - colour
 
 
-def _equalize(curve: Tensor, histogram: Tensor, _uniform: Uniform) -> Tensor:
-    level = (curve * 255).round().long()
-    current = torch.zeros_like(histogram).scatter_add(2, level, histogram)
-    below = current.cumsum(dim=2) - current
-    # as in Pillow: the brightest level there is does not count, and a channel of one level stays as it is
-    highest = ((current > 0) * torch.arange(LEVELS, device=curve.device)).amax(dim=2, keepdim=True)
-    brightest = current.gather(2, highest)
-    step = ((current.sum(dim=2, keepdim=True) - brightest) / 255).floor()
-    table = ((below + (step / 2).floor()) / step.clamp(min=1)).floor().clamp(0, 255) / 255
-    return torch.where(step > 0, table.gather(2, level), curve)
+def _autocontrast(colour: Tensor, sample: Tensor, _uniform: Uniform) -> Tensor:
+    low, high = sample.aminmax(dim=1, keepdim=True)
+    return torch.where(high > low, (colour - low) / (high - low).clamp(min=1e-6), colour)
 
 
-def _sharpness(image: Tensor, uniform: Uniform) -> Tensor:
-    return kornia.enhance.sharpness(image, uniform(0.1, 1.9).flatten())
+def _equalize(colour: Tensor, sample: Tensor, _uniform: Uniform) -> Tensor:
+    level = (sample * 255).round().long()
+    # as in Pillow: what is as bright as the brightest level does not count, and one level alone stays as it is
+    counted = level < level.amax(dim=1, keepdim=True)
+    histogram = torch.zeros(3, LEVELS, device=colour.device).scatter_add(1, level, counted.float())
+    below = F.pad(histogram.cumsum(dim=1), (1, -1))
+    total = counted.sum(dim=1, keepdim=True)
+    curve = (below / total.clamp(min=1)).gather(1, (colour * 255).round().long())
+    return torch.where(total > 0, curve, colour)
 
 
-def _hue_and_saturation(image: Tensor, uniform: Uniform) -> Tensor:
+def _hue_and_saturation(colour: Tensor, _sample: Tensor, uniform: Uniform) -> Tensor:
     """Turn and stretch the colour plane about the grey axis: a linear form of adding to hue and saturation."""
-    angle, stretch = uniform(-50 / 255, 50 / 255).flatten() * 2 * torch.pi, uniform(-50 / 128, 50 / 128).flatten() + 1
-    cos, sin = stretch * angle.cos(), stretch * angle.sin()
-    identity = torch.eye(3, device=image.device)
-    grey = torch.full_like(identity, 1 / 3)
-    cross = torch.tensor([[0.0, -1, 1], [1, 0, -1], [-1, 1, 0]], device=image.device) / 3**0.5
-    turn = grey + cos[:, None, None] * (identity - grey) + sin[:, None, None] * cross
-    return (turn @ image.flatten(2)).view_as(image)
+    angle = torch.tensor(2 * torch.pi * uniform(-50 / 255, 50 / 255))
+    stretch = 1 + uniform(-50 / 128, 50 / 128)
+    along, across = (stretch * angle.cos()).item(), (stretch * angle.sin() / 3**0.5).item()
+    grey = colour.mean(dim=0)
+    red, green, blue = colour
+    turned = torch.stack([blue - green, red - blue, green - red])
+    return grey + along * (colour - grey) + across * turned
 
 
-def _rotate(image: Tensor, uniform: Uniform) -> Tensor:
-    return rotate(image, uniform(-45, 45).flatten().deg2rad())
-
-
-CURVE_OPERATIONS: tuple[CurveOperation, ...] = (
+COLOUR_OPERATIONS: tuple[ColourOperation, ...] = (
     _gamma,
     _brightness,
     _solarize,
@@ -96,81 +82,95 @@ CURVE_OPERATIONS: tuple[CurveOperation, ...] = (
     _invert,
     _autocontrast,
     _equalize,
+    _hue_and_saturation,
 )
-PIXEL_OPERATIONS: tuple[PixelOperation, ...] = (_sharpness, _hue_and_saturation, _rotate)
+# the numbers of the other two
+SHARPNESS, ROTATION = len(COLOUR_OPERATIONS), len(COLOUR_OPERATIONS) + 1
 
 
-def augment(image: Tensor, generator: torch.Generator | None = None) -> Tensor:
-    """Apply three different random operations to each image.
+def anomalous_appearance(
+    source: Tensor,
+    position: Tensor,
+    *,
+    shuffle: bool,
+    generator: torch.Generator | None = None,
+) -> Tensor:
+    """Apply three different random operations to an image, then shuffle its 8 x 8 patches if wanted.
 
     Args:
-        image: uint8 ``(N, 3, H, W)``.
+        source: Texture or normal image, uint8, or floats in [0, 1], ``(3, H, W)``; H and W are multiples of 8 and at
+            least 32.
+        position: Pixels wanted, int64 indices ``(K,)`` into the flattened image.
+        shuffle: Whether to shuffle.
         generator: Source of randomness on the CPU. Defaults to PyTorch's global one.
 
     Returns:
-        New images, float32 ``(N, 3, H, W)`` in [0, 1].
+        Colours of these pixels, float32 ``(3, K)`` in [0, 1].
     """
-    total = len(CURVE_OPERATIONS) + len(PIXEL_OPERATIONS)
-    chosen = torch.rand(len(image), total, generator=generator).argsort(dim=1)[:, :NUM_OPERATIONS]
-    image = image.clone()
-    identity = torch.linspace(0, 1, LEVELS, device=image.device)
-    curve = identity.expand(len(image), 3, LEVELS).clone()
-    for number in torch.randperm(total, generator=generator).tolist():
-        rows = (chosen == number).any(dim=1).nonzero().flatten()
-        if len(rows) == 0:
-            continue
-        uniform = _uniform(len(rows), image.device, generator)
-        rows = rows.to(image.device, non_blocking=True)
-        if number < len(CURVE_OPERATIONS):
-            operation = CURVE_OPERATIONS[number]
-            histogram = _histogram(image[rows]) if operation in {_autocontrast, _equalize} else curve[rows]
-            curve[rows] = operation(curve[rows], histogram, uniform).clamp(0, 1)
-        else:
-            pixels = PIXEL_OPERATIONS[number - len(CURVE_OPERATIONS)](_look_up(image[rows], curve[rows]), uniform)
-            image[rows] = (pixels.clamp(0, 1) * 255).round().byte()
-            curve[rows] = identity
-    return _look_up(image, curve)
+
+    def uniform(low: float, high: float) -> float:
+        return low + (high - low) * torch.rand((), generator=generator).item()
+
+    _, height, width = source.shape
+    operations = _choose(generator)
+    sample = _evenly_spaced(height, width, source.device)
+    position = torch.cat([sample, position])
+    y, x = position // width, position % width
+    if shuffle:
+        order = torch.randperm(GRID * GRID, generator=generator).to(source.device, non_blocking=True)
+        y, x = _unshuffle(y, x, order, height // GRID, width // GRID)
+    inside = None
+    if ROTATION in operations:
+        y, x = _rotate(y - (height - 1) / 2, x - (width - 1) / 2, uniform(-torch.pi / 4, torch.pi / 4))
+        y, x = y + (height - 1) // 2, x + (width - 1) // 2
+        inside = (y >= 0) & (y < height) & (x >= 0) & (x < width)
+    colour = _pixels(source, y, x)
+    if SHARPNESS in operations:
+        colour = _sharpen(source, y, x, colour, uniform(0.1, 1.9))
+    if inside is not None:
+        colour = colour * inside
+    for operation in operations:
+        if operation < len(COLOUR_OPERATIONS):
+            colour = COLOUR_OPERATIONS[operation](colour, colour[:, : len(sample)], uniform).clamp_(0, 1)
+    return colour[:, len(sample) :]
 
 
-def shuffle_patches(image: Tensor, generator: torch.Generator | None = None) -> Tensor:
-    """Cut each image into an 8 x 8 grid and shuffle the patches.
-
-    Args:
-        image: ``(N, C, H, W)``; H and W are multiples of 8.
-        generator: Source of randomness on the CPU. Defaults to PyTorch's global one.
-
-    Returns:
-        Images of the same shape.
-    """
-    count, channels, height, width = image.shape
-    order = torch.rand(count, GRID * GRID, generator=generator).argsort(dim=1).to(image.device, non_blocking=True)
-    patches = image.reshape(count, channels, GRID, height // GRID, GRID, width // GRID)
-    patches = patches.permute(0, 2, 4, 1, 3, 5).flatten(1, 2)
-    patches = patches[torch.arange(count, device=image.device)[:, None], order]
-    return patches.unflatten(1, (GRID, GRID)).permute(0, 3, 1, 4, 2, 5).reshape(image.shape)
+def _choose(generator: torch.Generator | None) -> list[int]:
+    """Numbers of three different operations, in random order."""
+    return torch.randperm(ROTATION + 1, generator=generator)[:NUM_OPERATIONS].tolist()
 
 
-def _look_up(image: Tensor, curve: Tensor) -> Tensor:
-    """Send each channel of uint8 ``(n, 3, H, W)`` through its curve ``(n, 3, 256)``."""
-    offset = torch.arange(image.shape[0] * 3, device=image.device, dtype=torch.int32) * LEVELS
-    index = image.int() + offset.view(-1, 3, 1, 1)
-    return curve.flatten().index_select(0, index.flatten()).view(image.shape)
+def _evenly_spaced(height: int, width: int, device: torch.device) -> Tensor:
+    """Positions of the pixels that stand for the whole image in its histogram."""
+    y, x = (torch.arange(HISTOGRAM_SIZE, device=device) * (side // HISTOGRAM_SIZE) for side in (height, width))
+    return (y[:, None] * width + x).flatten()
 
 
-def _histogram(image: Tensor) -> Tensor:
-    """Count the levels of each channel of uint8 ``(n, 3, H, W)``: float32 ``(n, 3, 256)``."""
-    offset = torch.arange(image.shape[0] * 3, device=image.device) * LEVELS
-    index = image.long() + offset.view(-1, 3, 1, 1)
-    counts = torch.zeros(len(offset) * LEVELS, device=image.device)
-    return counts.index_add(0, index.flatten(), torch.ones((), device=image.device).expand(index.numel())).view(
-        -1, 3, LEVELS
-    )
+def _unshuffle(y: Tensor, x: Tensor, order: Tensor, patch_height: int, patch_width: int) -> tuple[Tensor, Tensor]:
+    """Which pixels those of an image show whose patches are ``order``, ``(64,)``."""
+    shown = order.take(y // patch_height * GRID + x // patch_width)
+    return shown // GRID * patch_height + y % patch_height, shown % GRID * patch_width + x % patch_width
 
 
-def _uniform(count: int, device: torch.device, generator: torch.Generator | None) -> Uniform:
-    def draw(low: float, high: float, channels: int = 1) -> Tensor:
-        # three dimensions for curves; pixel operations flatten what they need
-        value = torch.rand(count, channels, 1, generator=generator) * (high - low) + low
-        return value.to(device, non_blocking=True)
+def _rotate(y: Tensor, x: Tensor, angle: float) -> tuple[Tensor, Tensor]:
+    """Which pixels, the nearest, those of an image show that is rotated about the origin."""
+    turn = torch.tensor(angle)
+    cos, sin = turn.cos().item(), turn.sin().item()
+    return (cos * y + sin * x).ceil().long(), (cos * x - sin * y).ceil().long()
 
-    return draw
+
+def _pixels(image: Tensor, y: Tensor, x: Tensor) -> Tensor:
+    """Colours ``(3, M)`` in [0, 1] of pixels of ``(3, H, W)``; those outside are taken from the edge."""
+    _, height, width = image.shape
+    position = y.clamp(0, height - 1) * width + x.clamp(0, width - 1)
+    pixels = image.flatten(1).index_select(1, position)
+    return pixels if image.is_floating_point() else pixels / 255
+
+
+def _sharpen(image: Tensor, y: Tensor, x: Tensor, colour: Tensor, factor: float) -> Tensor:
+    """Away from Pillow's smoothed image, or towards it; the smoothing counts the centre five times."""
+    smooth = 4 * colour
+    for down in (-1, 0, 1):
+        for right in (-1, 0, 1):
+            smooth += _pixels(image, y + down, x + right)
+    return torch.lerp(smooth / 13, colour, factor).clamp_(0, 1)

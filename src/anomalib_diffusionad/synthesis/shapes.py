@@ -78,35 +78,56 @@ class PerlinNoise(NamedTuple):
 def perlin_masks(
     foreground: Tensor,
     combine: Combine = "single",
-    candidates: int = 12,
+    tries: int = 50,
     generator: torch.Generator | None = None,
 ) -> Tensor:
     """Draw one anomaly shape an image that meets its foreground (section 4.4).
 
-    The original draws again, up to 50 times, while the product of shape and foreground is empty. Here several
-    candidates are looked at together at low resolution and the first that is not empty is taken, which needs no
-    round trip to the host.
+    Shapes are drawn again while their product with the foreground is empty.
 
     Args:
         foreground: Where anomalies may lie, bool ``(N, 1, S, S)``.
         combine: ``"single"`` (the paper's), or ``"union"`` or ``"intersection"`` of two shapes.
-        candidates: Shapes tried for each image.
+        tries: Shapes tried for each image at most.
         generator: Source of randomness on the CPU. Defaults to PyTorch's global one.
 
     Returns:
-        Shapes, bool ``(N, 1, S, S)``, not yet multiplied with the foreground. Where all candidates miss the
-        foreground, the product stays empty.
+        Shapes, bool ``(N, 1, S, S)``, not yet multiplied with the foreground. Where all tries miss the foreground,
+        the product stays empty.
     """
-    count, size = foreground.shape[0], foreground.shape[-1]
-    layers = 1 if combine == "single" else 2
-    noises = [PerlinNoise.draw(count * candidates, foreground.device, generator) for _ in range(layers)]
+    if foreground.device.type != "cpu":
+        return _first_of_candidates(foreground, combine, generator)
+    mask = torch.zeros_like(foreground)
+    missing = torch.arange(len(foreground))
+    for _ in range(tries):
+        mask[missing] = _threshold(_draw(len(missing), foreground.device, combine, generator), mask.shape[-1], combine)
+        # the maximum of bytes is much faster than any()
+        met = (mask[missing] & foreground[missing]).flatten(1).view(torch.uint8).amax(dim=1)
+        missing = missing[met == 0]
+        if len(missing) == 0:
+            break
+    return mask
 
+
+def _first_of_candidates(
+    foreground: Tensor,
+    combine: Combine,
+    generator: torch.Generator | None,
+    candidates: int = 12,
+) -> Tensor:
+    """As :func:`perlin_masks` without a round trip to the host: the first of several that meets it, judged coarsely."""
+    count, size = foreground.shape[0], foreground.shape[-1]
+    noises = _draw(count * candidates, foreground.device, combine, generator)
     coarse = min(size, COARSE_SIZE)
     step = size // coarse
-    hits = _threshold(noises, coarse, combine).unflatten(0, (count, candidates))
+    hits = _threshold(noises, coarse, combine).unflatten(0, (count, candidates))[:, :, 0]
     hits = (hits & foreground[:, :, : step * coarse : step, : step * coarse : step]).flatten(2).any(dim=2)
     first = hits.int().argmax(dim=1) + candidates * torch.arange(count, device=hits.device)
-    return _threshold([noise.select(first) for noise in noises], size, combine)[:, None]
+    return _threshold([noise.select(first) for noise in noises], size, combine)
+
+
+def _draw(count: int, device: torch.device, combine: Combine, generator: torch.Generator | None) -> list[PerlinNoise]:
+    return [PerlinNoise.draw(count, device, generator) for _ in range(1 if combine == "single" else 2)]
 
 
 def _threshold(noises: list[PerlinNoise], size: int, combine: Combine) -> Tensor:
@@ -114,7 +135,7 @@ def _threshold(noises: list[PerlinNoise], size: int, combine: Combine) -> Tensor
     mask = masks[0]
     for other in masks[1:]:
         mask = mask | other if combine == "union" else mask & other
-    return mask
+    return mask[:, None]
 
 
 def rotate(image: Tensor, angle: Tensor) -> Tensor:
@@ -127,10 +148,14 @@ def rotate(image: Tensor, angle: Tensor) -> Tensor:
     Returns:
         Images of the same shape, interpolated bilinearly.
     """
-    cos, sin, zero = angle.cos(), angle.sin(), torch.zeros_like(angle)
-    matrix = torch.stack([cos, -sin, zero, sin, cos, zero], dim=1).unflatten(1, (2, 3))
-    grid = F.affine_grid(matrix, list(image.shape), align_corners=False)
-    return F.grid_sample(image, grid, align_corners=False)
+    # what affine_grid gives, without its slow matrix products
+    size = image.shape[-1]
+    point = (torch.arange(size, device=image.device) * 2 + 1) / size - 1
+    cos, sin = (value[:, None, None] for value in (angle.cos(), angle.sin()))
+    grid = image.new_empty(len(image), 2, size, size)
+    torch.sub(cos * point, sin * point[:, None], out=grid[:, 0])
+    torch.add(sin * point, cos * point[:, None], out=grid[:, 1])
+    return F.grid_sample(image, grid.permute(0, 2, 3, 1), align_corners=False)
 
 
 def _fade(t: Tensor) -> Tensor:

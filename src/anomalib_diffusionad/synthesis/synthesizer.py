@@ -9,7 +9,7 @@ from typing import NamedTuple, get_args
 import torch
 from torch import Tensor, nn
 
-from .appearance import augment, shuffle_patches
+from .appearance import anomalous_appearance
 from .foreground import Foreground
 from .shapes import Combine, perlin_masks
 from .textures import TextureBank
@@ -92,14 +92,24 @@ class AnomalySynthesizer(nn.Module):
         """
         batch = image.shape[0]
         odd = int(torch.randint(2, (1,), generator=generator)) if batch % 2 else 0
-        rows = torch.randperm(batch, generator=generator)[: batch // 2 + odd]
+        rows = torch.randperm(batch, generator=generator)[: batch // 2 + odd].tolist()
         result, mask = image.clone(), torch.zeros_like(image[:, :1])
-        if len(rows):
-            paths = None if image_path is None else [image_path[row] for row in rows.tolist()]
-            rows = rows.to(image.device, non_blocking=True)
-            steps = self.steps(image[rows], paths, step, generator)
-            result[rows] = steps.result
-            mask[rows] = steps.mask.to(mask)
+        if rows:
+            paths = None if image_path is None else [image_path[row] for row in rows]
+            normal = torch.stack([image[row] for row in rows])
+            shape, foreground = self._shape(normal, paths, generator)
+            shown = (shape & foreground).flatten(1)
+            sources, from_image = self._sources(normal, step, generator)
+            opacity = _opacity(len(rows), generator).tolist()
+            for number, (row, position) in enumerate(zip(rows, _positions(shown), strict=True)):
+                mask[row].view(-1).copy_(shown[number])
+                appearance = anomalous_appearance(
+                    sources[number], position, shuffle=from_image[number], generator=generator
+                )
+                pixels = result[row].flatten(1)
+                before, visible = pixels.index_select(1, position), shown[number].take(position)
+                blended = blend(before, appearance.to(pixels), visible, opacity[number])
+                pixels.index_copy_(1, position, blended)
         return result, mask, mask.flatten(1).amax(dim=1).long()
 
     @torch.no_grad()
@@ -111,41 +121,63 @@ class AnomalySynthesizer(nn.Module):
         generator: torch.Generator | None = None,
     ) -> SynthesisSteps:
         """Put an anomaly on every image and give the intermediate results too; arguments as for :meth:`forward`."""
-        foreground = self.foreground(image, image_path, generator)
-        shape = perlin_masks(foreground, self.shape, generator=generator)
+        shape, foreground = self._shape(image, image_path, generator)
+        sources, from_image = self._sources(image, step, generator)
+        opacity = _opacity(len(image), generator).to(image.device)[:, None, None, None]
+        everywhere = torch.arange(image[0, 0].numel(), device=image.device)
+        appearance = torch.stack(
+            [
+                anomalous_appearance(source, everywhere, shuffle=shuffle, generator=generator).view_as(image[0])
+                for source, shuffle in zip(sources, from_image, strict=True)
+            ]
+        )
         mask = shape & foreground
-        appearance = self._appearance(image, step, generator)
-        opacity = torch.rand(len(image), 1, 1, 1, generator=generator) * (MAX_OPACITY - MIN_OPACITY) + MIN_OPACITY
-        opacity = opacity.to(image.device, non_blocking=True)
         return SynthesisSteps(shape, foreground, mask, appearance, opacity, blend(image, appearance, mask, opacity))
 
-    def _appearance(self, image: Tensor, step: int, generator: torch.Generator | None) -> Tensor:
-        """Appearance for each image, ``(N, 3, S, S)``: a texture, or the image itself with its patches shuffled."""
-        source = (image * 255).round().byte()
+    def _shape(
+        self, image: Tensor, image_path: Sequence[str] | None, generator: torch.Generator | None
+    ) -> tuple[Tensor, Tensor]:
+        """Perlin shape and foreground of each image, bool ``(N, 1, S, S)``."""
+        foreground = self.foreground(image, image_path, generator)
+        return perlin_masks(foreground, self.shape, generator=generator), foreground
+
+    def _sources(self, image: Tensor, step: int, generator: torch.Generator | None) -> tuple[list[Tensor], list[bool]]:
+        """What each anomaly is made of, ``(3, S, S)``, and whether it is the image itself."""
         if self.textures is None:
-            return shuffle_patches(augment(source, generator), generator).to(image)
-        from_image = torch.rand(image.shape[0], generator=generator) < self.self_augmentation
-        textured, own = (
-            rows.nonzero().flatten().to(image.device, non_blocking=True) for rows in (~from_image, from_image)
-        )
-        if len(textured):
-            textures = self.textures.draw(len(textured), step, generator)
-            source[textured] = textures.to(image.device, non_blocking=True)
-        appearance = augment(source, generator)
-        appearance[own] = shuffle_patches(appearance[own], generator)
-        return appearance.to(image)
+            from_image = [True] * len(image)
+        else:
+            from_image = (torch.rand(len(image), generator=generator) < self.self_augmentation).tolist()
+        sources = list(image)
+        textured = [number for number, own in enumerate(from_image) if not own]
+        if self.textures is not None and textured:
+            textures = self.textures.draw(len(textured), step, generator).to(image.device, non_blocking=True)
+            for number, texture in zip(textured, textures, strict=True):
+                sources[number] = texture
+        return sources, from_image
 
 
-def blend(normal: Tensor, appearance: Tensor, mask: Tensor, opacity: Tensor) -> Tensor:
+def _positions(shown: Tensor) -> Sequence[Tensor]:
+    """Where each row of ``(N, S * S)`` is true; on a GPU, where waiting for the answer costs more, everywhere."""
+    if shown.device.type != "cpu":
+        return [torch.arange(shown.shape[1], device=shown.device)] * len(shown)
+    row, position = shown.nonzero(as_tuple=True)
+    return position.split(row.bincount(minlength=len(shown)).tolist())
+
+
+def _opacity(count: int, generator: torch.Generator | None) -> Tensor:
+    return torch.rand(count, generator=generator) * (MAX_OPACITY - MIN_OPACITY) + MIN_OPACITY
+
+
+def blend(normal: Tensor, appearance: Tensor, mask: Tensor, opacity: Tensor | float) -> Tensor:
     r"""Eq. 12: :math:`S = \beta (M \odot N) + (1 - \beta)(M \odot A) + \bar M \odot N`.
 
     Args:
-        normal: Normal images N, ``(B, 3, H, W)``.
-        appearance: Anomalous appearance A, ``(B, 3, H, W)``.
-        mask: Where the anomaly lies M, bool ``(B, 1, H, W)``.
-        opacity: Opacity of the normal image beta, ``(B, 1, 1, 1)``.
+        normal: Normal pixels N, such as ``(B, 3, H, W)``.
+        appearance: Anomalous appearance A, of the same shape.
+        mask: Where the anomaly lies M, bool, such as ``(B, 1, H, W)``.
+        opacity: Opacity of the normal image beta, such as ``(B, 1, 1, 1)``.
 
     Returns:
-        Synthetic anomalies S, ``(B, 3, H, W)``.
+        Synthetic anomalies S, of the shape of N.
     """
     return torch.where(mask, torch.lerp(appearance, normal, opacity), normal)
