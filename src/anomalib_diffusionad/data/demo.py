@@ -114,10 +114,10 @@ def _missing(image: Array, rng: np.random.Generator) -> tuple[Array, NDArray[np.
 def _bent(image: Array, rng: np.random.Generator) -> tuple[Array, NDArray[np.bool_]]:
     """A whirl that bends the lines of the surface, put where there are lines to bend."""
     while True:
-        centre, radius = rng.uniform(0.3, 0.7, 2) * CROP, rng.uniform(55, 75)
-        bent = swirl(image, center=tuple(centre), strength=rng.choice([-1, 1]) * rng.uniform(10, 16), radius=radius)
-        mask = gaussian(np.abs(bent - image).mean(axis=2), sigma=2) > 0.04
-        if mask.mean() > 0.05:
+        centre, radius = rng.uniform(0.3, 0.7, 2) * CROP, rng.uniform(35, 45)
+        bent = swirl(image, center=tuple(centre), strength=rng.choice([-1, 1]) * rng.uniform(8, 12), radius=radius)
+        mask = gaussian(np.abs(bent - image).mean(axis=2), sigma=1.5) > 0.05
+        if mask.mean() > 0.03:
             return np.where(mask[..., None], bent, image), mask
 
 
