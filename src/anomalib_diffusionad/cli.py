@@ -12,6 +12,7 @@ from anomalib.loggers import configure_logger
 from jsonargparse import ArgumentParser
 from lightning import seed_everything
 
+from .ablation import ablate
 from .benchmark import compare
 from .convert import export_official, import_official
 from .registration import register
@@ -20,6 +21,7 @@ from .synthesis.preview import preview
 
 # name of the subcommand -> function; its signature makes the arguments, its docstring the help
 COMMANDS: dict[str, Callable[..., Any]] = {
+    "ablate": ablate,
     "compare": compare,
     "foreground": foreground,
     "preview": preview,

@@ -1,0 +1,122 @@
+# Copyright (C) 2026 The anomalib-diffusionad authors
+# SPDX-License-Identifier: Apache-2.0
+
+"""Images with known truth: those of the test set, and synthetic anomalies on training images."""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple, cast
+
+import numpy as np
+import torch
+from anomalib.data import AnomalibDataModule
+from anomalib.data.utils import ValSplitMode, read_image
+from numpy.typing import NDArray
+from torch import Tensor
+
+from anomalib_diffusionad.lightning_model import DiffusionAD
+from anomalib_diffusionad.synthesis import TextureBank, make_foreground
+from anomalib_diffusionad.synthesis.dtd import download_dtd
+
+TEXTURES_MIB = 64
+
+
+class Samples(NamedTuple):
+    """N images at the size of the model.
+
+    Attributes:
+        path: Their files.
+        image: ``(N, 3, S, S)`` in [0, 1].
+        label: 1 for defective images, ``(N,)``.
+        mask: True on defects, ``(N, S, S)``; None if the data has no masks.
+    """
+
+    path: list[str]
+    image: Tensor
+    label: NDArray[np.int64]
+    mask: NDArray[np.bool_] | None
+
+    def spread(self, count: int) -> "Samples":
+        """``count`` of the images, spread evenly over them; all of them if there are no more.
+
+        Normal images come first, so that two or more hold normal and defective ones.
+        """
+        rows = evenly(len(self.path), count)
+        mask = None if self.mask is None else self.mask[rows]
+        return Samples([self.path[row] for row in rows], self.image[rows], self.label[rows], mask)
+
+
+def read_test_samples(datamodule: AnomalibDataModule, model: DiffusionAD, count: int) -> Samples:
+    """Images of the test set, normal ones first.
+
+    Args:
+        datamodule: Data that is set up.
+        model: Model whose pre-processor resizes the images.
+        count: At most this many, spread evenly over the test set.
+
+    Raises:
+        ValueError: If the test set lacks normal or defective images.
+    """
+    dataset = datamodule.test_data
+    label = dataset.samples.label_index.to_numpy(np.int64)
+    if not 0 < label.sum() < len(label):
+        msg = f"The test set needs normal and defective images, but has {label.sum()} defective ones of {len(label)}."
+        raise ValueError(msg)
+    order = np.argsort(label, kind="stable")
+    chosen = order[evenly(len(order), count)]
+    items: list[Any] = [dataset[int(number)] for number in chosen]
+    pairs = [_prepared(model, item.image, item.gt_mask) for item in items]
+    image = torch.stack([image for image, _ in pairs])
+    masks = [mask.numpy().astype(bool).squeeze() for _, mask in pairs if mask is not None]
+    mask = np.stack(masks) if len(masks) == len(pairs) else None
+    return Samples([str(item.image_path) for item in items], image, label[chosen], mask)
+
+
+def held_out_paths(datamodule: AnomalibDataModule) -> tuple[list[str], bool]:
+    """Normal images to put synthetic anomalies on, and whether the model has not been trained on them."""
+    held_out = getattr(datamodule, "val_split_mode", None) == ValSplitMode.FROM_TRAIN
+    dataset = datamodule.val_data if held_out else datamodule.train_data
+    return [str(path) for path in dataset.samples.image_path], held_out
+
+
+def synthetic_samples(paths: Sequence[str], model: DiffusionAD, count: int, seed: int) -> Samples:
+    """Normal images, and each of them once more with a synthetic anomaly, made as in training.
+
+    Args:
+        paths: Files of normal images.
+        model: Model with the settings of the synthesis.
+        count: At most this many normal images, spread evenly over the files.
+        seed: Seed of the anomalies.
+
+    Raises:
+        FileNotFoundError: If textures or foreground masks of the training are not there.
+    """
+    chosen = [paths[row] for row in evenly(len(paths), count)]
+    pictures = [cast("Tensor", read_image(path, as_tensor=True)) for path in chosen]
+    image = torch.stack([_prepared(model, picture)[0] for picture in pictures])
+    synthesizer, size = model.synthesizer, model.model.image_size
+    synthesizer.foreground = make_foreground(model.foreground, size)
+    synthesizer.foreground.check(chosen)
+    if model.anomaly_source is not None:
+        source = download_dtd() if model.anomaly_source == "dtd" else model.anomaly_source
+        synthesizer.textures = TextureBank(source, size, TEXTURES_MIB)
+    try:
+        steps = synthesizer.steps(image, chosen, 0, torch.Generator().manual_seed(seed))
+    finally:
+        model.teardown("fit")
+    mask = torch.cat([torch.zeros_like(steps.mask), steps.mask])[:, 0].numpy()
+    return Samples(
+        chosen * 2, torch.cat([image, steps.result]), np.asarray(mask.any(axis=(1, 2)), dtype=np.int64), mask
+    )
+
+
+def _prepared(model: DiffusionAD, image: Tensor, mask: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
+    """Image ``(3, S, S)`` and mask as the model gets them in a test."""
+    transform = getattr(model.pre_processor, "transform", None)
+    if transform is not None:
+        image, mask = transform(image, mask)
+    return image.as_subclass(Tensor).expand(3, -1, -1), mask
+
+
+def evenly(available: int, count: int) -> NDArray[np.int64]:
+    """``count`` row numbers below ``available``, spread evenly from the first to the last; all if there are fewer."""
+    return np.linspace(0, available - 1, min(count, available)).round().astype(np.int64)
