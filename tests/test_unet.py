@@ -94,3 +94,43 @@ def test_residual_block_resamples_input_and_shortcut(resample: str | None, size:
     else:
         expected = x.repeat_interleave(2, 2).repeat_interleave(2, 3) if resample else x
     torch.testing.assert_close(result, expected)
+
+
+def test_gradient_checkpointing_keeps_less_and_changes_nothing() -> None:
+    torch.manual_seed(0)
+    plain = DenoisingUNet(64, 32)
+    for parameter in plain.parameters():
+        torch.nn.init.normal_(parameter, std=0.05)
+    thrifty = DenoisingUNet(64, 32, gradient_checkpointing=True)
+    thrifty.load_state_dict(plain.state_dict())
+    x, t = torch.randn(2, 3, 64, 64), torch.tensor([10, 700])
+    kept, gradients = [], []
+    for unet in (plain, thrifty):
+        sizes: dict[int, int] = {}
+
+        def note(value: torch.Tensor, sizes: dict[int, int] = sizes) -> torch.Tensor:
+            sizes[value.untyped_storage().data_ptr()] = value.untyped_storage().nbytes()
+            return value
+
+        with torch.autograd.graph.saved_tensors_hooks(note, lambda value: value):
+            unet(x, unet.embed(t)).square().mean().backward()
+        kept.append(sum(sizes.values()))
+        gradients.append([parameter.grad for parameter in unet.parameters()])
+    torch.testing.assert_close(gradients[0], gradients[1])
+    assert kept[1] < kept[0] / 3
+
+
+def test_compiles_to_one_graph() -> None:
+    unet = DenoisingUNet(64, 32).eval()
+    torch.nn.init.normal_(unet.head.weight)
+    graphs: list[torch.fx.GraphModule] = []
+
+    def backend(graph: torch.fx.GraphModule, _inputs: list[torch.Tensor]) -> torch.fx.GraphModule:
+        graphs.append(graph)
+        return graph
+
+    compiled = torch.compile(unet, backend=backend, fullgraph=True)
+    x, embedding = torch.randn(2, 3, 64, 64), unet.embed(torch.tensor([10, 700]))
+    with torch.no_grad():
+        torch.testing.assert_close(compiled(x, embedding), unet(x, embedding))
+    assert len(graphs) == 1

@@ -3,6 +3,7 @@
 
 """The two networks of DiffusionAD and how they score an image. No training loop, no data."""
 
+import math
 from typing import Literal, NamedTuple, get_args
 
 import torch
@@ -48,6 +49,7 @@ class DiffusionADModel(nn.Module):
         top_k: The image score is the mean of this many highest pixels.
         noise_seed: Seed of the inference noise. It is drawn once, kept as a buffer and the same for every image, so
             that an image always gets the same score.
+        gradient_checkpointing: In training, keep less of the U-Net's activations and compute them anew on the way back.
 
     Raises:
         ValueError: If an argument is out of range; the message names it.
@@ -67,6 +69,7 @@ class DiffusionADModel(nn.Module):
         beta_end: float = 0.02,
         top_k: int = 50,
         noise_seed: int = 0,
+        gradient_checkpointing: bool = False,
     ) -> None:
         super().__init__()
         _check_sizes(image_size, base_channels, segmentation_channels)
@@ -79,7 +82,7 @@ class DiffusionADModel(nn.Module):
         self.top_k = top_k
         self.noise_seed = noise_seed
 
-        self.unet = DenoisingUNet(image_size, base_channels)
+        self.unet = DenoisingUNet(image_size, base_channels, gradient_checkpointing=gradient_checkpointing)
         self.segmentation = DiscriminativeSubNetwork(in_channels=6, out_channels=1, base_width=segmentation_channels)
 
         alpha_bar = linear_alpha_bar(num_timesteps, beta_start, beta_end)
@@ -236,8 +239,8 @@ def _check_steps(t_small: int, t_big: int, num_timesteps: int) -> None:
 
 
 def _check_choices(guidance_scale: float, denoising: str, top_k: int) -> None:
-    if guidance_scale < 0:
-        msg = f"guidance_scale must not be negative, got {guidance_scale}."
+    if not 0 <= guidance_scale < math.inf:
+        msg = f"guidance_scale must be finite and not negative, got {guidance_scale}."
         raise ValueError(msg)
     if denoising not in get_args(Denoising):
         msg = f"denoising must be one of {', '.join(get_args(Denoising))}, got {denoising!r}."

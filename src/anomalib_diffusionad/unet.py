@@ -11,6 +11,7 @@ import math
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
+from torch.utils.checkpoint import checkpoint
 
 NUM_GROUPS = 32
 NUM_HEADS = 4
@@ -129,8 +130,10 @@ class AttentionBlock(nn.Module):
 class Stage(nn.ModuleList):
     """Blocks that run one after the other, each given the time embedding."""
 
-    def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
-        """Map ``(N, C_in, H, W)`` to ``(N, C_out, H', W')``."""
+    def forward(self, x: Tensor, embedding: Tensor, skip: Tensor | None = None) -> Tensor:
+        """Map ``(N, C_in, H, W)``, of which the last channels may come as ``skip``, to ``(N, C_out, H', W')``."""
+        if skip is not None:
+            x = torch.cat([x, skip], dim=1)
         for block in self:
             x = block(x, embedding)
         return x
@@ -142,10 +145,15 @@ class DenoisingUNet(nn.Module):
     Args:
         image_size: Height and width in pixels, a multiple of 32. It sets the depth and which levels have attention.
         base_channels: Width of the first level, a multiple of 32.
+        gradient_checkpointing: In training, keep what enters each stage alone and compute the rest anew on the way
+            back: less memory for more time.
     """
 
-    def __init__(self, image_size: int = 256, base_channels: int = 128) -> None:
+    def __init__(
+        self, image_size: int = 256, base_channels: int = 128, *, gradient_checkpointing: bool = False
+    ) -> None:
         super().__init__()
+        self.gradient_checkpointing = gradient_checkpointing
         widths = [multiplier * base_channels for multiplier in channel_multipliers(image_size)]
         attention = [image_size // 2**level in ATTENTION_RESOLUTIONS for level in range(len(widths))]
         embedding = 4 * base_channels
@@ -201,12 +209,17 @@ class DenoisingUNet(nn.Module):
         h = self.stem(x)
         skips = [h]
         for stage in self.down:
-            h = stage(h, embedding)
+            h = self._run(stage, h, embedding)
             skips.append(h)
-        h = self.middle(h, embedding)
+        h = self._run(self.middle, h, embedding)
         for stage in self.up:
-            h = stage(torch.cat([h, skips.pop()], dim=1), embedding)
+            h = self._run(stage, h, embedding, skips.pop())
         return self.head(F.silu(self.norm(h)))
+
+    def _run(self, stage: nn.Module, *inputs: Tensor) -> Tensor:
+        if self.gradient_checkpointing and torch.is_grad_enabled():
+            return checkpoint(stage, *inputs, use_reentrant=False)
+        return stage(*inputs)
 
 
 def zero_init(module: nn.Module) -> nn.Module:

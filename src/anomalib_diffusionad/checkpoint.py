@@ -1,0 +1,125 @@
+# Copyright (C) 2026 The anomalib-diffusionad authors
+# SPDX-License-Identifier: Apache-2.0
+
+"""Checkpoint files that are complete or not there at all, and a word on those that do not fit."""
+
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from anomalib.engine.plugins.checkpoint_io import AnomalibCheckpointIO
+from torch import Tensor
+
+# arguments of the model that set names and shapes of its weights
+SHAPING = ("image_size", "preset", "base_channels", "segmentation_channels")
+
+
+class AtomicCheckpointIO(AnomalibCheckpointIO):
+    """Writes a checkpoint beside its place and then puts it there in one go.
+
+    Lightning writes to the system's folder for temporary files and moves the result. Where that is another file system
+    the move is a copy, and a process killed or a disk full in the middle of it costs the checkpoint that was there.
+    """
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:  # noqa: ANN401 - Lightning's signature
+        """Save a checkpoint; one already at ``path`` stays as it is until the new one is complete.
+
+        Args:
+            checkpoint: What to save.
+            path: File to write, with its folders. Remote places are left to Lightning.
+            storage_options: Lightning's; not used.
+
+        Raises:
+            OSError: If it cannot be written, for example because the disk is full.
+        """
+        if storage_options is not None or "://" in str(path):
+            super().save_checkpoint(checkpoint, path, storage_options)
+            return
+        path = Path(path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        # always the same name, so that killed runs leave one such file at most
+        part = path.with_name(f"{path.name}.part")
+        try:
+            with part.open("wb") as file:
+                torch.save(checkpoint, file)
+            part.replace(path)
+        except RuntimeError as error:
+            # torch puts an error about file positions in front of what the file system said
+            cause = error.__context__
+            if not isinstance(cause, OSError):
+                raise
+            msg = f"The checkpoint {path} cannot be written; one that was there is kept. {cause.strerror}"
+            raise OSError(cause.errno, msg) from error
+        finally:
+            part.unlink(missing_ok=True)
+
+    def load_checkpoint(self, path: str | Path, *args, **kwargs) -> dict[str, Any]:
+        """Load a checkpoint.
+
+        Raises:
+            FileNotFoundError: If there is no such file.
+            ValueError: If the file is not a checkpoint or not all of it.
+        """
+        check_complete(path)
+        return super().load_checkpoint(path, *args, **kwargs)
+
+
+def check_complete(path: str | Path) -> None:
+    """Refuse a local file that is no checkpoint or only the beginning of one.
+
+    Raises:
+        ValueError: If it is.
+    """
+    # the directory of the archive is written last
+    if Path(path).is_file() and not zipfile.is_zipfile(path):
+        msg = f"{path} is not a checkpoint, or its end is missing. Take another one, or copy it again."
+        raise ValueError(msg)
+
+
+def check_fits(checkpoint: Mapping[str, Any], own: Mapping[str, Tensor], arguments: Mapping[str, Any]) -> None:
+    """Refuse a checkpoint of another model or of other arguments.
+
+    Args:
+        checkpoint: The checkpoint.
+        own: Weights of the model that is to load it.
+        arguments: Arguments of that model.
+
+    Raises:
+        ValueError: If weights are missing or have another shape; the message says which argument made them so.
+    """
+    saved = checkpoint.get("state_dict", {})
+    wrong = [name for name, value in own.items() if name not in saved or saved[name].shape != value.shape]
+    if not wrong:
+        return
+    made = {name: value for name, value in checkpoint.get("hyper_parameters", {}).items() if name in SHAPING}
+    other = [name for name, value in made.items() if value != arguments.get(name)]
+    if other:
+        there = ", ".join(f"{name}={made[name]!r}" for name in other)
+        here = ", ".join(f"{name}={arguments.get(name)!r}" for name in other)
+        msg = f"The checkpoint was made with {there}, this model with {here}: give both the same arguments."
+    elif any(name in saved for name in wrong):
+        name = next(name for name in wrong if name in saved)
+        msg = (
+            f"The checkpoint is of a model with another {' or '.join(SHAPING)}: {name} has shape "
+            f"{tuple(saved[name].shape)} there and {tuple(own[name].shape)} here. Give the arguments it was made with."
+        )
+    else:
+        msg = (
+            f"The checkpoint is of another model: {len(wrong)} of DiffusionAD's {len(own)} weights are missing from "
+            f"it, {wrong[0]} for one."
+        )
+    raise ValueError(msg)
+
+
+def check_finite(weights: Mapping[str, Tensor]) -> None:
+    """Refuse weights that a run has spoilt.
+
+    Raises:
+        FloatingPointError: If one is not finite.
+    """
+    for name, value in weights.items():
+        if value.is_floating_point() and not value.isfinite().all():
+            msg = f"The weights {name} are no longer finite, so no checkpoint is written."
+            raise FloatingPointError(msg)

@@ -1,0 +1,79 @@
+# Copyright (C) 2026 The anomalib-diffusionad authors
+# SPDX-License-Identifier: Apache-2.0
+
+"""One process of a distributed run for ``test_ddp.py``: trains a few steps, tests, and writes down what it saw.
+
+Arguments: folder with images, folder for results, number of processes, batch size of each process.
+"""
+
+import json
+import sys
+from pathlib import Path
+
+import torch
+from anomalib.callbacks import ModelCheckpoint
+from anomalib.engine import Engine
+from lightning import seed_everything
+from lightning.pytorch.callbacks import Callback
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from tests.conftest import make_datamodule, make_model
+
+STEPS = 6
+
+
+class Diary(Callback):
+    """Losses, and fingerprints of the noise, the anomalies and the weights of each step."""
+
+    def __init__(self) -> None:
+        self.losses: list[float] = []
+        self.noise: list[float] = []
+        self.masks: list[float] = []
+        self.images: list[str] = []
+
+    def on_fit_start(self, trainer, pl_module) -> None:
+        loss = pl_module.loss.forward
+
+        def watched(predicted, noise, logits, mask, normal):
+            self.noise.append(float(noise[0].double().sum()))
+            # the centre of the anomalies, whatever their number
+            place = torch.arange(mask.numel() // len(mask), dtype=torch.float64)
+            self.masks.append(float((mask.flatten(1).double() @ place).sum()))
+            return loss(predicted, noise, logits, mask, normal)
+
+        pl_module.loss.forward = watched
+
+    def on_train_batch_start(self, trainer, pl_module, batch, batch_idx) -> None:
+        self.images += [Path(path).name for path in batch.image_path]
+
+    def on_train_batch_end(self, trainer, pl_module, outputs, *args) -> None:
+        self.losses.append(float(outputs["loss"]))
+
+
+def work(data: Path, out: Path, devices: int, batch_size: int) -> None:
+    """Train, test, and write the diary of this process."""
+    seed_everything(5)
+    distributed = {"strategy": "ddp", "devices": devices} if devices > 1 else {"devices": 1}
+    quiet = {"enable_progress_bar": False, "enable_model_summary": False, "accelerator": "cpu", "logger": False}
+    diary = Diary()
+    model = make_model()
+    keep = ModelCheckpoint(dirpath=out / "weights", every_n_epochs=9)
+    datamodule = make_datamodule(data, train_batch_size=batch_size)
+
+    engine = Engine(max_steps=STEPS, default_root_dir=out / "run", callbacks=[diary, keep], **quiet, **distributed)
+    engine.fit(model, datamodule=datamodule)
+    rank = engine.trainer.global_rank
+    # weights that are the same in every run
+    engine = Engine(default_root_dir=out / "test", **quiet, **distributed)
+    (metrics,) = engine.test(make_model(), datamodule=datamodule, verbose=False)
+
+    weights = float(sum(parameter.detach().double().sum() for parameter in model.parameters()))
+    result = {name: getattr(diary, name) for name in ("losses", "noise", "masks", "images")}
+    result |= {"metrics": {name: float(value) for name, value in metrics.items()}, "weights": weights}
+    (out / f"rank{rank}.json").write_text(json.dumps(result), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    work(Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4]))

@@ -1,0 +1,102 @@
+# Copyright (C) 2026 The anomalib-diffusionad authors
+# SPDX-License-Identifier: Apache-2.0
+
+"""Change the sign or a constant of each equation in a copy of the sources, and see whether the tests notice.
+
+python tests/mutations.py
+"""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+ROOT = Path(__file__).parent.parent
+# file, what it says, what the mutant says, tests that should fail
+MUTATIONS = (
+    ("diffusion.py", "torch.cumprod(1 - beta,", "torch.cumprod(1 + beta,", "test_diffusion.py"),
+    ("diffusion.py", "scale = 1000 / num_timesteps", "scale = 1", "test_diffusion.py"),
+    ("diffusion.py", "* image + (1 - alpha_bar)", "* image - (1 - alpha_bar)", "test_diffusion.py"),
+    ("diffusion.py", "(1 - alpha_bar).sqrt() * noise\n\n", "(1 - alpha_bar) * noise\n\n", "test_diffusion.py"),
+    (
+        "diffusion.py",
+        "(noisy - (1 - alpha_bar).sqrt() * noise) /",
+        "(noisy + (1 - alpha_bar).sqrt() * noise) /",
+        "test_diffusion.py",
+    ),
+    ("diffusion.py", "* noise) / alpha_bar.sqrt()", "* noise) / alpha_bar", "test_diffusion.py"),
+    ("diffusion.py", "guidance_scale * (1 - alpha_bar_small)", "guidance_scale * alpha_bar_small", "test_diffusion.py"),
+    ("diffusion.py", "torch.lerp(small, big,", "torch.lerp(big, small,", "test_diffusion.py"),
+    (
+        "diffusion.py",
+        "alpha = alpha_bar / alpha_bar_previous",
+        "alpha = alpha_bar_previous / alpha_bar",
+        "test_diffusion.py",
+    ),
+    ("diffusion.py", "mean = (noisy - (1 - alpha)", "mean = (noisy + (1 - alpha)", "test_diffusion.py"),
+    ("diffusion.py", "return mean + variance.sqrt() * z", "return mean + variance * z", "test_diffusion.py"),
+    ("diffusion.py", "/ (1 - alpha_bar) * (1 - alpha)", "/ (1 - alpha_bar) * alpha", "test_diffusion.py"),
+    ("loss.py", "(prediction_small - small).square() +", "(prediction_small - small).square() -", "test_loss.py"),
+    ("loss.py", "weight = normal / normal.sum()", "weight = (1 - normal) / normal.sum()", "test_loss.py"),
+    ("loss.py", "FOCAL_ALPHA = 0.5", "FOCAL_ALPHA = 0.25", "test_loss.py"),
+    ("loss.py", "FOCAL_GAMMA = 4.0", "FOCAL_GAMMA = 2.0", "test_loss.py"),
+    ("loss.py", "beta=1.0", "beta=0.5", "test_loss.py"),
+    ("loss.py", "noise_term + smooth_l1 + self", "noise_term - smooth_l1 + self", "test_loss.py"),
+    ("loss.py", "self.focal_weight * focal", "focal", "test_loss.py"),
+    (
+        "synthesis/synthesizer.py",
+        "torch.lerp(appearance, normal, opacity)",
+        "torch.lerp(normal, appearance, opacity)",
+        "synthesis/test_synthesizer.py",
+    ),
+    (
+        "synthesis/synthesizer.py",
+        "MIN_OPACITY, MAX_OPACITY = 0.2, 0.8",
+        "MIN_OPACITY, MAX_OPACITY = 0.1, 0.9",
+        "synthesis/test_synthesizer.py",
+    ),
+    ("synthesis/shapes.py", "THRESHOLD = 0.5", "THRESHOLD = 0.4", "synthesis/test_shapes.py"),
+    ("synthesis/shapes.py", "MAX_SCALE_EXPONENT = 5", "MAX_SCALE_EXPONENT = 4", "synthesis/test_shapes.py"),
+    ("synthesis/shapes.py", "(t * (t * 6 - 15) + 10)", "(t * (t * 6 + 15) + 10)", "synthesis/test_shapes.py"),
+    ("unet.py", "math.log(10000)", "math.log(1000)", "test_unet.py"),
+    ("unet.py", "[angles.sin(), angles.cos()]", "[angles.cos(), angles.sin()]", "test_unet.py"),
+    ("torch_model.py", "big = big.clamp(-1, 1)", "big = big.clamp(-2, 2)", "test_official.py"),
+    ("torch_model.py", "values.mean(dim=1)", "values.amax(dim=1)", "test_torch_model.py"),
+    ("lightning_model.py", "logits, mask, 1 - label)", "logits, mask, label)", "test_lightning_model.py"),
+)
+
+
+def run(package: Path, tests: str) -> tuple[bool, str]:
+    """Run tests against a package; whether they pass, and the first that fails."""
+    environment = {**os.environ, "PYTHONPATH": str(package.parent)}
+    command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", str(ROOT / "tests" / tests)]
+    done = subprocess.run(command, env=environment, cwd=package.parent, capture_output=True, text=True, check=False)
+    failed = re.search(r"^(?:FAILED|ERROR) \S*?(test_\w+\.py\S*)", done.stdout, re.MULTILINE)
+    return done.returncode == 0, failed.group(1) if failed else done.stdout[-200:]
+
+
+def main() -> None:
+    """Print a line for each mutant; exit with 1 if one lives."""
+    alive = 0
+    with TemporaryDirectory() as scratch:
+        package = Path(scratch) / "anomalib_diffusionad"
+        shutil.copytree(ROOT / "src" / "anomalib_diffusionad", package)
+        for name, old, new, tests in MUTATIONS:
+            file = package / name
+            original = file.read_text()
+            if original.count(old) != 1:
+                sys.exit(f"{name} does not hold {old!r} exactly once: the list is out of date.")
+            file.write_text(original.replace(old, new))
+            lives, failed = run(package, tests)
+            file.write_text(original)
+            alive += lives
+            print(f"{name:26} {old.strip():45} -> {new.strip():45} {'ALIVE' if lives else failed}", flush=True)
+    print(f"{len(MUTATIONS) - alive} of {len(MUTATIONS)} mutants were caught.")
+    sys.exit(alive > 0)
+
+
+if __name__ == "__main__":
+    main()
