@@ -98,7 +98,8 @@ def test_ctrl_c_stops_cleanly(datamodule: Folder, folder: Path, tmp_path: Path) 
     model = make_model(anomaly_source=str(folder / "bad"))
     interrupt = AtStep(2, lambda _model: signal.raise_signal(signal.SIGINT))
     engine = Engine(max_epochs=9, default_root_dir=tmp_path, callbacks=[every_step(tmp_path), interrupt], **QUIET)
-    handler = signal.getsignal(signal.SIGINT)
+    # a run in the background of a shell ignores the signal
+    handler = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         with pytest.raises(SystemExit) as ended:
             engine.fit(model, datamodule=datamodule)

@@ -79,8 +79,8 @@ class DiffusionAD(AnomalibModule):
         segmentation_learning_rate: Learning rate of the segmentation network; the same as ``learning_rate`` if None.
         learning_rate_schedule: ``"constant"`` (the paper's), or ``"one_cycle"``: up to the learning rates over the
             first tenth of the training and down to almost 0 by its end, which serves short trainings best.
-        gradient_checkpointing: Train with a fraction of the memory, about a third slower: of the U-Net's activations
-            only those between its stages are kept, and the others are computed anew on the way back.
+        gradient_checkpointing: Train with a quarter of the memory, for one more pass forwards: of the U-Net's
+            activations only those between its stages are kept, and the others are computed anew on the way back.
         torch_compile: Compile both networks with ``torch.compile``: minutes before the first step, and faster steps
             after it. Needs a C++ compiler on a CPU.
         anomaly_source: Folder with images to make anomalies from: textures, or defects of your own; ``"dtd"`` for DTD,

@@ -1,0 +1,130 @@
+# Copyright (C) 2026 The anomalib-diffusionad authors
+# SPDX-License-Identifier: Apache-2.0
+
+"""What the timing scripts share: the machine, its limits, models and tables."""
+
+import os
+import platform
+import statistics
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from torch import nn
+from torch.nn import functional as F  # noqa: N812
+from torch.utils.flop_counter import FlopCounterMode
+
+from anomalib_diffusionad import DiffusionAD, DiffusionADModel
+
+WARM_UP = 2
+PAUSE = 0.1  # seconds between two measurements, for the threads of the last one to go to sleep
+
+
+def machine(device: torch.device) -> dict[str, str | int]:
+    """What the times depend on: processor, threads, memory allocator, torch."""
+    on_gpu = device.type == "cuda"
+    return {
+        "machine": torch.cuda.get_device_name(device) if on_gpu else processor(),
+        "threads": torch.get_num_threads(),
+        "allocator": allocator(),
+        "torch": torch.__version__,
+    }
+
+
+def processor() -> str:
+    """Name of the processor."""
+    file = Path("/proc/cpuinfo")
+    lines = file.read_text().splitlines() if file.exists() else []
+    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.machine()
+
+
+def allocator() -> str:
+    """What serves memory, as set in the environment."""
+    settings = [f"{name}={value}" for name, value in sorted(os.environ.items()) if name.startswith("MALLOC_")]
+    preloaded = [Path(library).name for library in os.environ.get("LD_PRELOAD", "").replace(":", " ").split()]
+    return " ".join(preloaded + settings) or "default"
+
+
+def make_model(preset: str, size: int, **arguments) -> DiffusionAD:
+    """A model with random weights, the same at every call, also where training starts from zeros."""
+    torch.manual_seed(0)
+    model = DiffusionAD(image_size=size, preset=preset, visualizer=False, evaluator=False, **arguments)
+    for parameter in model.model.unet.parameters():
+        if not parameter.any():
+            nn.init.normal_(parameter, std=0.02)
+    return model
+
+
+def compile_networks(model: DiffusionADModel, mode: str | None = None) -> None:
+    """Compile both networks, as ``torch_compile`` of ``DiffusionAD`` does."""
+    for network in (model.unet, model.segmentation):
+        network.compile(fullgraph=True, dynamic=False, mode=mode)
+
+
+def random_images(count: int, size: int, seed: int = 0) -> torch.Tensor:
+    """``(count, 3, size, size)`` in [0, 1], the same at every call."""
+    return torch.rand(count, 3, size, size, generator=torch.Generator().manual_seed(seed))
+
+
+def timed(function: Callable[[], object], device: torch.device) -> float:
+    """Seconds that a function takes, on the device to its end."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    start = time.perf_counter()
+    function()
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.perf_counter() - start
+
+
+def alternate(run: dict[str, Callable[[], float]], repeats: int) -> dict[str, list[float]]:
+    """Call functions that return seconds in turn, after a warm-up, and collect what they return."""
+    seconds: dict[str, list[float]] = {name: [] for name in run}
+    for repeat in range(WARM_UP + repeats):
+        for name, function in run.items():
+            time.sleep(PAUSE)
+            value = function()
+            if repeat >= WARM_UP:
+                seconds[name].append(value)
+    return seconds
+
+
+def count_flops(function: Callable[[], object]) -> dict[str, int]:
+    """Floating point operations by operator, a multiplication and an addition counting as two."""
+    with FlopCounterMode(display=False) as counter:
+        function()
+    return {str(operator): count for operator, count in counter.get_flop_counts()["Global"].items()}
+
+
+def matmul_rate(device: torch.device, dtype: torch.dtype) -> float:
+    """FLOP/s of a large matrix product, the most that the device gives in practice."""
+    size = 8192 if device.type == "cuda" else 2048
+    a, b = (torch.rand(size, size, device=device).to(dtype) for _ in range(2))
+    return 2 * size**3 / _median(lambda: a @ b, device)
+
+
+def convolution_rate(device: torch.device, dtype: torch.dtype) -> float:
+    """FLOP/s of a large 3 x 3 convolution and its gradients, channels-last."""
+    batch = 32 if device.type == "cuda" else 2
+    weight = torch.rand(256, 256, 3, 3, device=device).to(dtype, memory_format=torch.channels_last).requires_grad_()
+    x = torch.rand(batch, 256, 64, 64, device=device).to(dtype, memory_format=torch.channels_last).requires_grad_()
+    gradient = torch.rand_like(x)
+
+    def step() -> None:
+        torch.autograd.grad(F.conv2d(x, weight, padding=1), (x, weight), gradient)
+
+    return 3 * 2 * weight.numel() * batch * 64 * 64 / _median(step, device)
+
+
+def print_table(header: list[str], rows: list[list[str]]) -> None:
+    """A table as Markdown, with its columns aligned."""
+    lines = [header, ["-" * len(name) for name in header], *rows]
+    widths = [max(len(line[column]) for line in lines) for column in range(len(header))]
+    for line in lines:
+        print("| " + " | ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)) + " |")
+
+
+def _median(function: Callable[[], object], device: torch.device) -> float:
+    return statistics.median([timed(function, device) for _ in range(WARM_UP + 7)][WARM_UP:])
