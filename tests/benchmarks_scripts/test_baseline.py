@@ -10,9 +10,10 @@ from types import ModuleType
 import pytest
 import torch
 
-from tests.conftest import make_model
+from ..conftest import make_model
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
+pytestmark = pytest.mark.skipif(not BENCHMARKS.is_dir(), reason="source distributions have no benchmarks")
 
 
 @pytest.fixture
