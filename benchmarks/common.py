@@ -91,6 +91,16 @@ def alternate(run: dict[str, Callable[[], float]], repeats: int) -> dict[str, li
     return seconds
 
 
+def words(text: str) -> list[str]:
+    """Split at commas."""
+    return [word.strip() for word in text.split(",")]
+
+
+def numbers(text: str) -> list[int]:
+    """Split at commas."""
+    return [int(word) for word in text.split(",")]
+
+
 def count_flops(function: Callable[[], object]) -> dict[str, int]:
     """Floating point operations by operator, a multiplication and an addition counting as two."""
     with FlopCounterMode(display=False) as counter:

@@ -39,9 +39,11 @@ from common import (
     machine,
     make_model,
     matmul_rate,
+    numbers,
     print_table,
     random_images,
     timed,
+    words,
 )
 from torch import Tensor, nn
 from torchvision.transforms.v2 import functional as tv
@@ -374,16 +376,6 @@ def cell(value: Any) -> str:  # noqa: ANN401
     if isinstance(value, list):
         return " to ".join(map(str, value))
     return f"{value:.4g}" if isinstance(value, float) and value < 1 else str(value)
-
-
-def words(text: str) -> list[str]:
-    """Split at commas."""
-    return [word.strip() for word in text.split(",")]
-
-
-def numbers(text: str) -> list[int]:
-    """Split at commas."""
-    return [int(word) for word in text.split(",")]
 
 
 def parse() -> argparse.Namespace:

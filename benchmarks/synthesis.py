@@ -10,16 +10,14 @@ Without folders, images and textures are made at random.
 
 import argparse
 import json
-import platform
 import statistics
-import time
-from collections.abc import Callable
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import torch
 from anomalib.data.utils import read_image
 from anomalib.data.utils.generators.perlin import PerlinAnomalyGenerator
+from common import alternate, machine, timed
 from torchvision.transforms.v2 import functional as tv
 from torchvision.utils import save_image
 
@@ -34,20 +32,6 @@ def load(folder: Path | None, count: int, size: int) -> torch.Tensor:
     files = find_images(folder)
     images = [tv.resize(read_image(files[i % len(files)], as_tensor=True), [size, size]) for i in range(count)]
     return torch.stack(images)
-
-
-def alternate(run: dict[str, Callable[[], object]], repeats: int, device: torch.device) -> dict[str, list[float]]:
-    """Seconds of each function, called in turn."""
-    seconds: dict[str, list[float]] = {name: [] for name in run}
-    for repeat in range(repeats + 2):
-        for name, function in run.items():
-            start = time.perf_counter()
-            function()
-            if device.type == "cuda":
-                torch.cuda.synchronize()
-            if repeat >= 2:
-                seconds[name].append(time.perf_counter() - start)
-    return seconds
 
 
 def main() -> None:
@@ -75,14 +59,14 @@ def main() -> None:
         ours.textures = TextureBank(textures, arguments.size)
         ours.textures.draw(1)
         theirs = PerlinAnomalyGenerator(textures, probability=0.5)
-        run = {"ours": lambda: ours(image), "anomalib": lambda: theirs(image)}
-        seconds = alternate(run, arguments.repeats, device)
+        generators = {"ours": ours, "anomalib": theirs}
+        run = {name: lambda make=make: timed(lambda: make(image), device) for name, make in generators.items()}
+        seconds = alternate(run, arguments.repeats)
         ours.textures.close()
 
     median = {name: statistics.median(values) for name, values in seconds.items()}
     result = {
-        "machine": torch.cuda.get_device_name() if device.type == "cuda" else f"CPU, {platform.machine()}",
-        "threads": torch.get_num_threads(),
+        **machine(device),
         "batch": arguments.batch,
         "size": arguments.size,
         "milliseconds a batch": {name: round(1000 * value, 2) for name, value in median.items()},

@@ -36,9 +36,11 @@ from common import (
     count_flops,
     machine,
     make_model,
+    numbers,
     print_table,
     random_images,
     timed,
+    words,
 )
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
@@ -93,17 +95,16 @@ class Step:
 
     def backward(self) -> None:
         """The loss and its gradients."""
-        with torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32):
-            loss = self.forward()
-        loss.backward()
+        self.forward().backward()
 
     def forward(self) -> Tensor:
-        """The loss, as in ``DiffusionAD.training_step``."""
+        """The loss, as in ``DiffusionAD.training_step``, in the precision of the variant."""
         image, mask, label, t, noise = self.inputs
-        reconstruction = self.network.reconstruct(image, t[0], t[1], noise[0], noise[1])
-        logits = self.network.segment_logits(image, reconstruction.guided)
-        predicted = (reconstruction.eps_small, reconstruction.eps_big)
-        return self.loss(predicted, (noise[0], noise[1]), logits, mask, 1 - label).total
+        with torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32):
+            reconstruction = self.network.reconstruct(image, t[0], t[1], noise[0], noise[1])
+            logits = self.network.segment_logits(image, reconstruction.guided)
+            predicted = (reconstruction.eps_small, reconstruction.eps_big)
+            return self.loss(predicted, (noise[0], noise[1]), logits, mask, 1 - label).total
 
 
 def make_step(name: str, preset: str, size: int, batch: int, arguments: argparse.Namespace) -> Step:
@@ -184,9 +185,7 @@ def count_memory(name: str, preset: str, size: int, batch: int, arguments: argpa
             return tensor
 
         with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-            enabled = step.dtype != torch.float32
-            with torch.autocast(step.device.type, step.dtype, enabled=enabled):
-                loss = step.forward()
+            loss = step.forward()
         activations = sum(storage.nbytes() for storage in saved.values())
         del loss
         saved.clear()
@@ -307,16 +306,6 @@ def report(title: str, results: dict[str, dict[str, Any]]) -> None:
 def cell(value: float | str) -> str:
     """Text for a table."""
     return f"{value:.2f}" if isinstance(value, float) else str(value)
-
-
-def words(text: str) -> list[str]:
-    """Split at commas."""
-    return [word.strip() for word in text.split(",")]
-
-
-def numbers(text: str) -> list[int]:
-    """Split at commas."""
-    return [int(word) for word in text.split(",")]
 
 
 def parse() -> argparse.Namespace:

@@ -18,7 +18,6 @@ from tqdm import tqdm
 from anomalib_diffusionad.ablation import ablate, command, study, suggestion
 from anomalib_diffusionad.ablation.samples import (
     Samples,
-    evenly,
     held_out_paths,
     read_test_samples,
     synthetic_samples,
@@ -27,6 +26,7 @@ from anomalib_diffusionad.ablation.study import make_sweeps, run_sweeps
 from anomalib_diffusionad.ablation.suggestion import CRITERION, SYNTHETIC, suggest
 from anomalib_diffusionad.ablation.sweep import OneStep, Setting, applied, evaluate, evaluate_iteratively, passes
 from anomalib_diffusionad.cli import COMMANDS
+from anomalib_diffusionad.synthesis.sheet import evenly
 from tests.conftest import SIZE, make_datamodule, make_model
 
 STEPS = {"t_small": 2, "t_big": 4, "tau": 3}

@@ -37,7 +37,7 @@ from .loss import DiffusionADLoss
 from .official import load_official, model_arguments, read_official
 from .post_processor import ProbabilityPostProcessor
 from .prediction_table import PredictionTable
-from .synthesis import AnomalySynthesizer, Foreground, TextureBank, make_foreground
+from .synthesis import AnomalySynthesizer, Foreground, make_foreground, open_textures
 from .synthesis.dtd import download_dtd
 from .synthesis.shapes import Combine
 from .torch_model import Denoising, DiffusionADModel
@@ -256,9 +256,7 @@ class DiffusionAD(AnomalibModule):
         size = self.model.image_size
         if self.anomaly_source is None:
             logger.info("No anomaly_source given: synthetic anomalies are made from the training images alone.")
-        else:
-            source = download_dtd() if self.anomaly_source == "dtd" else self.anomaly_source
-            self.synthesizer.textures = TextureBank(source, size)
+        self.synthesizer.textures = open_textures(self.anomaly_source, size)
         # images that augmentation has moved do not fit masks of their files
         self._masks_fit_files = getattr(datamodule, "train_augmentations", None) is None
         if not self._masks_fit_files and Path(self.foreground).is_dir():

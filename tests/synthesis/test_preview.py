@@ -12,6 +12,7 @@ from PIL import Image
 
 from anomalib_diffusionad.cli import COMMANDS
 from anomalib_diffusionad.synthesis import preview as module
+from anomalib_diffusionad.synthesis import textures
 from anomalib_diffusionad.synthesis.preview import preview
 from tests.conftest import write_folder
 
@@ -92,7 +93,7 @@ def test_the_foreground_limits_the_mask(tmp_path: Path, monkeypatch: pytest.Monk
 
 
 def test_dtd_is_downloaded(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "download_dtd", lambda: folder / "bad")
+    monkeypatch.setattr(textures, "download_dtd", lambda: folder / "bad")
     preview(
         data=str(folder / "good"),
         out=str(tmp_path / "sheet.png"),

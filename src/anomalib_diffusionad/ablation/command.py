@@ -15,11 +15,12 @@ from tqdm import tqdm
 from anomalib_diffusionad.benchmark.cell import choose_device
 from anomalib_diffusionad.benchmark.speed import describe_machine
 from anomalib_diffusionad.lightning_model import DiffusionAD
+from anomalib_diffusionad.synthesis.sheet import evenly
 from anomalib_diffusionad.torch_model import DiffusionADModel
 
 from .figures import draw_reconstructions, plot_noise_scale, plot_sweep
 from .page import write_page
-from .samples import Samples, evenly, held_out_paths, read_test_samples, synthetic_samples
+from .samples import Samples, held_out_paths, read_test_samples, synthetic_samples
 from .study import GUIDANCE_SCALES, TIME_STEPS, count_passes, make_sweeps, run_paradigms, run_sweeps
 from .suggestion import SYNTHETIC, Suggestion, suggest
 

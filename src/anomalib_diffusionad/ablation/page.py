@@ -3,7 +3,6 @@
 
 """One page with everything that was found; pictures and plots are in it."""
 
-import base64
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ from typing import Any
 import pandas as pd
 from jinja2 import Environment, PackageLoader
 
+from anomalib_diffusionad.benchmark.pictures import data_uri
 from anomalib_diffusionad.benchmark.scores import METRICS
 from anomalib_diffusionad.benchmark.units import quantity
 from anomalib_diffusionad.torch_model import DiffusionADModel
@@ -47,7 +47,7 @@ def write_page(
         paradigms=_paradigms(table, facts["network"], metrics),
         metrics=[METRICS[name] for name in metrics],
         suggestion=suggestion,
-        pictures={name: _embed(file) for name, file in pictures.items()},
+        pictures={name: data_uri(file) for name, file in pictures.items()},
         **facts,
     )
     path.write_text(text, encoding="utf-8")
@@ -71,7 +71,3 @@ def _paradigms(table: pd.DataFrame, network: DiffusionADModel, metrics: list[str
         }
         for (_, name), row in lines.items()
     ]
-
-
-def _embed(path: Path) -> str:
-    return "data:image/png;base64," + base64.b64encode(path.read_bytes()).decode()

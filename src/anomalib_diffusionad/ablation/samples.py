@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from anomalib_diffusionad.lightning_model import DiffusionAD
-from anomalib_diffusionad.synthesis import TextureBank, make_foreground
-from anomalib_diffusionad.synthesis.dtd import download_dtd
+from anomalib_diffusionad.synthesis import make_foreground, open_textures
+from anomalib_diffusionad.synthesis.sheet import evenly
 
 TEXTURES_MIB = 64
 
@@ -96,9 +96,7 @@ def synthetic_samples(paths: Sequence[str], model: DiffusionAD, count: int, seed
     synthesizer, size = model.synthesizer, model.model.image_size
     synthesizer.foreground = make_foreground(model.foreground, size)
     synthesizer.foreground.check(chosen)
-    if model.anomaly_source is not None:
-        source = download_dtd() if model.anomaly_source == "dtd" else model.anomaly_source
-        synthesizer.textures = TextureBank(source, size, TEXTURES_MIB)
+    synthesizer.textures = open_textures(model.anomaly_source, size, TEXTURES_MIB)
     try:
         steps = synthesizer.steps(image, chosen, 0, torch.Generator().manual_seed(seed))
     finally:
@@ -115,8 +113,3 @@ def _prepared(model: DiffusionAD, image: Tensor, mask: Tensor | None = None) -> 
     if transform is not None:
         image, mask = transform(image, mask)
     return image.as_subclass(Tensor).expand(3, -1, -1), mask
-
-
-def evenly(available: int, count: int) -> NDArray[np.int64]:
-    """``count`` row numbers below ``available``, spread evenly from the first to the last; all if there are fewer."""
-    return np.linspace(0, available - 1, min(count, available)).round().astype(np.int64)

@@ -3,6 +3,7 @@
 
 """Pictures of a few test images for the report: input, truth, reconstruction and anomaly map."""
 
+import base64
 from pathlib import Path
 
 import matplotlib as mpl
@@ -75,6 +76,12 @@ def reconstruct(model: AnomalibModule, image: Tensor) -> Tensor | None:
         network: nn.Module = model.model.reconstructive_subnetwork  # type: ignore[assignment]
         return network(image)
     return None
+
+
+def data_uri(path: Path) -> str:
+    """A picture file, PNG or JPEG, as a URI to write into a page."""
+    kind = "png" if path.suffix == ".png" else "jpeg"
+    return f"data:image/{kind};base64," + base64.b64encode(path.read_bytes()).decode()
 
 
 def _save(picture: NDArray, path: Path) -> None:

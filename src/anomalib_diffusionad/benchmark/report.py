@@ -6,7 +6,6 @@
 The page is one file that needs nothing else: pictures and plots are in it.
 """
 
-import base64
 import json
 from collections.abc import Iterable
 from dataclasses import asdict
@@ -18,7 +17,7 @@ from jinja2 import Environment, PackageLoader
 
 from .cell import CHECKPOINT_RULE
 from .config import Comparison, DataSpec, cells
-from .pictures import KINDS
+from .pictures import KINDS, data_uri
 from .plot import accuracy_against_speed
 from .scores import METRICS
 from .tables import AVERAGE, averaged_categories, categories_of, summarise
@@ -162,7 +161,7 @@ def _pictures(comparison: Comparison, data: DataSpec, category: str) -> list[lis
     for path in sorted({path.name for folder in folders.values() for path in folder.glob("*_input.jpg")}):
         number = path.split("_")[0]
         found = {
-            (model, kind): _embed(folder / f"{number}_{kind}.jpg")
+            (model, kind): data_uri(folder / f"{number}_{kind}.jpg")
             for model, folder in folders.items()
             for kind in KINDS
             if (folder / f"{number}_{kind}.jpg").is_file()
@@ -177,10 +176,6 @@ def _pictures(comparison: Comparison, data: DataSpec, category: str) -> list[lis
         ]
         lines.append(columns)
     return lines
-
-
-def _embed(path: Path) -> str:
-    return "data:image/jpeg;base64," + base64.b64encode(path.read_bytes()).decode()
 
 
 def _distinct(values: Iterable[Any]) -> list[Any]:

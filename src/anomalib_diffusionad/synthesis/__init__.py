@@ -5,6 +5,6 @@
 
 from .foreground import Foreground, make_foreground
 from .synthesizer import AnomalySynthesizer
-from .textures import TextureBank
+from .textures import TextureBank, open_textures
 
-__all__ = ["AnomalySynthesizer", "Foreground", "TextureBank", "make_foreground"]
+__all__ = ["AnomalySynthesizer", "Foreground", "TextureBank", "make_foreground", "open_textures"]

@@ -8,6 +8,7 @@ image or less. Shuffling and rotation say which pixel of the source each of them
 pixels around that; the colour operations follow in random order. Parameters are drawn on the host, as plain numbers.
 """
 
+import math
 from collections.abc import Callable
 
 import torch
@@ -65,9 +66,8 @@ def _equalize(colour: Tensor, sample: Tensor, _uniform: Uniform) -> Tensor:
 
 def _hue_and_saturation(colour: Tensor, _sample: Tensor, uniform: Uniform) -> Tensor:
     """Turn and stretch the colour plane about the grey axis: a linear form of adding to hue and saturation."""
-    angle = torch.tensor(2 * torch.pi * uniform(-50 / 255, 50 / 255))
-    stretch = 1 + uniform(-50 / 128, 50 / 128)
-    along, across = (stretch * angle.cos()).item(), (stretch * angle.sin() / 3**0.5).item()
+    angle, stretch = 2 * math.pi * uniform(-50 / 255, 50 / 255), 1 + uniform(-50 / 128, 50 / 128)
+    along, across = stretch * math.cos(angle), stretch * math.sin(angle) / 3**0.5
     grey = colour.mean(dim=0)
     red, green, blue = colour
     turned = torch.stack([blue - green, red - blue, green - red])
@@ -121,7 +121,7 @@ def anomalous_appearance(
         y, x = _unshuffle(y, x, order, height // GRID, width // GRID)
     inside = None
     if ROTATION in operations:
-        y, x = _rotate(y - (height - 1) / 2, x - (width - 1) / 2, uniform(-torch.pi / 4, torch.pi / 4))
+        y, x = _rotate(y - (height - 1) / 2, x - (width - 1) / 2, uniform(-math.pi / 4, math.pi / 4))
         y, x = y + (height - 1) // 2, x + (width - 1) // 2
         inside = (y >= 0) & (y < height) & (x >= 0) & (x < width)
     colour = _pixels(source, y, x)
@@ -154,8 +154,7 @@ def _unshuffle(y: Tensor, x: Tensor, order: Tensor, patch_height: int, patch_wid
 
 def _rotate(y: Tensor, x: Tensor, angle: float) -> tuple[Tensor, Tensor]:
     """Which pixels, the nearest, those of an image show that is rotated about the origin."""
-    turn = torch.tensor(angle)
-    cos, sin = turn.cos().item(), turn.sin().item()
+    cos, sin = math.cos(angle), math.sin(angle)
     return (cos * y + sin * x).ceil().long(), (cos * x - sin * y).ceil().long()
 
 

@@ -16,7 +16,7 @@ from tqdm import tqdm
 from .auto_foreground import find_object
 from .isnet import ISNet
 from .mask_sources import ComputedMasks, read_rgb, write_mask
-from .sheet import Tile, draw_sheet
+from .sheet import Tile, draw_sheet, evenly
 from .textures import find_images
 
 logger = logging.getLogger(__name__)
@@ -88,7 +88,7 @@ def _mask_paths(data: Path, out: Path) -> dict[Path, Path]:
 def _contact_sheet(mask_paths: dict[Path, Path], data: Path) -> Image.Image:
     """Evenly spaced images with the outlines of their masks and their names."""
     images = list(mask_paths)
-    chosen = np.linspace(0, len(images) - 1, min(SHEET_IMAGES, len(images))).round().astype(int)
+    chosen = evenly(len(images), SHEET_IMAGES)
     tiles = []
     for number in chosen:
         path = images[number]

@@ -7,7 +7,6 @@ import logging
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 import yaml
 from anomalib.data import AnomalibDataModule
@@ -18,13 +17,12 @@ from torchvision.transforms.v2 import functional as tv
 
 from anomalib_diffusionad.lightning_model import DiffusionAD
 
-from .dtd import download_dtd
 from .foreground import make_foreground
 from .mask_sources import read_rgb
 from .shapes import Combine
-from .sheet import Tile, draw_sheet
+from .sheet import Tile, draw_sheet, evenly
 from .synthesizer import AnomalySynthesizer, SynthesisSteps
-from .textures import TextureBank, find_images
+from .textures import find_images, open_textures
 
 logger = logging.getLogger(__name__)
 
@@ -80,7 +78,7 @@ def preview(
     settings = _settings(sections.get("model"))
     settings |= {name: value for name, value in overrides.items() if value is not None}
     paths = _image_paths(data, sections.get("data"))
-    chosen = [paths[number] for number in np.linspace(0, len(paths) - 1, min(count, len(paths))).round().astype(int)]
+    chosen = [paths[number] for number in evenly(len(paths), count)]
     image = torch.stack([_read(path, settings["image_size"]) for path in chosen])
     steps = _synthesise(image, chosen, settings, seed)
     Path(out).parent.mkdir(parents=True, exist_ok=True)
@@ -138,9 +136,7 @@ def _synthesise(image: Tensor, paths: list[Path], settings: dict[str, Any], seed
     foreground.check(paths)
     synthesizer = AnomalySynthesizer(settings["self_augmentation"], settings["shape"])
     synthesizer.foreground = foreground
-    source = settings["anomaly_source"]
-    if source is not None:
-        synthesizer.textures = TextureBank(download_dtd() if source == "dtd" else source, size, TEXTURES_MIB)
+    synthesizer.textures = open_textures(settings["anomaly_source"], size, TEXTURES_MIB)
     try:
         return synthesizer.steps(image, [str(path) for path in paths], 0, torch.Generator().manual_seed(seed))
     finally:

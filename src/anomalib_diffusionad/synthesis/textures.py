@@ -13,7 +13,12 @@ from torch import Tensor
 from torchvision.datasets.folder import IMG_EXTENSIONS
 from torchvision.transforms.v2 import functional as tv
 
+from .dtd import download_dtd
+
 logger = logging.getLogger(__name__)
+
+
+CAPACITY_MIB = 256
 
 
 class TextureBank:
@@ -38,7 +43,7 @@ class TextureBank:
         self,
         folder: str | Path,
         size: int,
-        capacity_mib: int = 256,
+        capacity_mib: int = CAPACITY_MIB,
         refresh: int = 1,
         workers: int = 1,
     ) -> None:
@@ -108,6 +113,23 @@ class TextureBank:
                     return texture
         msg = f"None of the {self.window} textures could be read; the first is {self.files[self._order[0]]}."
         raise RuntimeError(msg)
+
+
+def open_textures(anomaly_source: str | None, size: int, capacity_mib: int = CAPACITY_MIB) -> TextureBank | None:
+    """Open the textures that ``anomaly_source`` of ``DiffusionAD`` means.
+
+    Args:
+        anomaly_source: Folder with images; ``"dtd"`` for DTD, downloaded if it is not there; None for no textures.
+        size: Height and width of the textures in pixels.
+        capacity_mib: Memory for decoded textures, in MiB.
+
+    Raises:
+        FileNotFoundError: If the folder is missing or holds no images.
+        RuntimeError: If DTD cannot be downloaded.
+    """
+    if anomaly_source is None:
+        return None
+    return TextureBank(download_dtd() if anomaly_source == "dtd" else anomaly_source, size, capacity_mib)
 
 
 def find_images(folder: str | Path) -> list[Path]:
