@@ -137,6 +137,25 @@ def test_mask_loss_reaches_the_unet_through_the_reconstruction() -> None:
     assert model.model.unet.stem.weight.grad.abs().sum() > 0
 
 
+def test_the_noise_loss_is_of_the_normal_images_and_the_mask_loss_of_all(
+    datamodule: Folder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, seen = make_model(), []
+    loss = model.loss.forward
+
+    def watched(predicted, noise, logits, mask, normal):
+        seen.append((logits.shape == mask.shape, mask.flatten(1).amax(dim=1), normal))
+        return loss(predicted, noise, logits, mask, normal)
+
+    monkeypatch.setattr(model.loss, "forward", watched)
+    Engine(max_epochs=1, default_root_dir=tmp_path, **QUIET).fit(model, datamodule=datamodule)
+    assert seen
+    for same_shape, anomalous, normal in seen:
+        assert same_shape
+        assert 0 < normal.sum() < len(normal)
+        assert torch.equal(normal.float(), 1 - anomalous)
+
+
 @pytest.mark.parametrize("batch_size", [1, 3])
 def test_odd_batches_train(folder: Path, tmp_path: Path, batch_size: int) -> None:
     recorder = LossRecorder()
