@@ -292,21 +292,3 @@ def test_each_network_has_its_learning_rate() -> None:
     assert [group["lr"] for group in make_model().configure_optimizers().param_groups] == [1e-4, 1e-4]
     model = make_model()
     assert sum(len(group["params"]) for group in groups) == len(list(model.model.parameters()))
-
-
-def test_one_cycle_rises_and_falls(datamodule: Folder, tmp_path: Path) -> None:
-    rates: list[float] = []
-
-    class Watch(Callback):
-        def on_train_batch_start(self, trainer, pl_module, *args) -> None:
-            del pl_module, args
-            rates.append(trainer.optimizers[0].param_groups[0]["lr"])
-
-    engine = Engine(max_steps=10, max_epochs=-1, default_root_dir=tmp_path, callbacks=[Watch()], **QUIET)
-    engine.fit(make_model(learning_rate=1e-3, learning_rate_schedule="one_cycle"), datamodule=datamodule)
-    assert len(rates) == 10
-    assert max(rates) == pytest.approx(1e-3, rel=0.3)
-    assert rates[-1] < 1e-4
-    engine = Engine(max_epochs=-1, max_time={"minutes": 1}, default_root_dir=tmp_path, **QUIET)
-    with pytest.raises(ValueError, match="max_steps"):
-        engine.fit(make_model(learning_rate_schedule="one_cycle"), datamodule=datamodule)

@@ -15,7 +15,7 @@ def process(post_processor: ProbabilityPostProcessor, score: list[float]) -> Inf
     return post_processor(InferenceBatch(pred_score=torch.tensor(score), anomaly_map=maps))
 
 
-def test_half_is_the_threshold_where_there_is_no_validation_set() -> None:
+def test_half_is_the_threshold_where_none_was_found() -> None:
     result = process(ProbabilityPostProcessor(), [0.1, 0.49, 0.51, 0.9])
     assert result.pred_label.tolist() == [False, False, True, True]
     assert result.pred_mask.flatten(1).all(dim=1).tolist() == [False, False, True, True]

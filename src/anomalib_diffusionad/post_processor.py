@@ -14,8 +14,9 @@ class ProbabilityPostProcessor(PostProcessor):
     anomalib's default rescales scores around the threshold and clamps them to [0, 1] before the metrics see them; the
     ties change AUROC, PRO and AP. The network's outputs are probabilities already, so nothing has to be rescaled.
 
-    The thresholds are the ones with the best F1 on the validation set, or 0.5 where there is none. As in anomalib, a
-    sensitivity above 0.5 lowers the threshold and one below raises it.
+    The thresholds are the ones with the best F1 on the validation set, or, where there is none, on synthetic anomalies
+    when the training ends (``SyntheticThreshold``); 0.5 before that. As in anomalib, a sensitivity above 0.5 lowers the
+    threshold and one below raises it.
 
     Args:
         image_sensitivity: Sensitivity of the image labels, in [0, 1].

@@ -87,7 +87,7 @@ class ReconstructionLogger(Callback):
         if have == self.count or not trainer.is_global_zero:
             return
         image = batch.image[: self.count - have]
-        paths = batch.image_path[: len(image)] if pl_module._masks_fit_files else None  # noqa: SLF001
+        paths = batch.image_path[: len(image)] if pl_module.masks_fit_files else None
         # a source of randomness of its own: the training is the same with and without pictures
         generator = torch.Generator().manual_seed(have)
         new = _Samples(*pl_module.synthesizer(image, paths, 0, generator))

@@ -43,6 +43,17 @@ def test_overrides_reach_references(load, tmp_path):
     assert comparison.seeds == [0]
 
 
+def test_seeds_for_some_categories(load, fields):
+    (data,) = fields["data"]
+    more = data | {"categories": ["other"], "seeds": [2, 3]}
+    comparison = load(models=[TINY], data=[data, more], seeds=[3])
+    assert [(cell.category, cell.seed) for cell in cells(comparison)] == [
+        (data["categories"][0], 3),
+        ("other", 3),
+        ("other", 2),
+    ]
+
+
 def test_arguments_for_some_categories(load, fields):
     data = fields["data"][0] | {"model_args": {"DiffusionAD": {"foreground": "random"}}}
     (cell,) = cells(load(models=[TINY], data=[data]))
@@ -77,6 +88,7 @@ def test_models_are_bare_and_of_the_same_size(load, fields):
         ({"models": [PATCHCORE | {"name": "a/b"}]}, "the name 'a/b' becomes the name of a folder"),
         ({"data": []}, "data: list at least one"),
         ({"seeds": [1, 1]}, "seeds: list different seeds"),
+        ({"models": [PATCHCORE | {"precision": "8"}]}, "precision of PatchCore must be one of 32-true"),
         ({"accelerator": "tpu"}, "accelerator: must be one of auto, cpu, cuda"),
     ],
 )
@@ -118,7 +130,7 @@ def test_wrong_class_of_data(load, fields):
         check_components(cell)
 
 
-@pytest.mark.parametrize("name", [*TABLES, "dev"])
+@pytest.mark.parametrize("name", [*TABLES, "dev", "evidence"])
 def test_configs_that_come_with_the_package(name, tmp_path):
     comparison = load_comparison(CONFIGS / f"{name}.yaml", {"dtd_dir": str(tmp_path)})
     assert [model.name for model in comparison.models] == ["PatchCore", "DRAEM", "DiffusionAD"]

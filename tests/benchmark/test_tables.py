@@ -100,3 +100,18 @@ def test_other_data_have_no_published_numbers():
 
 def test_nothing_finished():
     assert summarise(compared(["tubes"]), [record("tubes", "PatchCore", 0, 0, "failed")]).empty
+
+
+def test_average_is_over_the_seeds_that_all_categories_share():
+    comparison = compared(["tubes"], seeds=(0, 1))
+    comparison.data.append(DataSpec("MPDD", "c.D", ["connector"], seeds=[1]))
+    values = {("tubes", 0): 0.1, ("tubes", 1): 0.5, ("connector", 1): 0.9}
+    records = [
+        record(category, model, seed, value)
+        for (category, seed), value in values.items()
+        for model in ("PatchCore", "DiffusionAD")
+    ]
+    assert averaged_categories(comparison, records, "MPDD") == ["tubes", "connector"]
+    average = cell(summarise(comparison, records), AVERAGE, "DiffusionAD")
+    assert average["mean"] == pytest.approx(70)
+    assert average["seeds"] == 1

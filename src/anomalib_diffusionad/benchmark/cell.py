@@ -3,8 +3,8 @@
 
 """One cell of the grid: train a model on a category, test it, time it, and keep what it gave.
 
-Every model is tested with the weights of its last training step. There is no validation set and nothing is chosen by
-the test set.
+Every model is tested in float32 with the weights of its last training step. There is no validation set and nothing is
+chosen by the test set.
 """
 
 import time
@@ -29,8 +29,8 @@ from .scores import ScoreKeeper, measure
 from .speed import PeakMemory, describe_machine, measure_size, measure_speed, settle_memory
 
 CHECKPOINT_RULE = (
-    "Every model is tested with the weights of its last training step. No validation set is split off, and nothing is "
-    "chosen by the test set."
+    "Every model is tested in float32 with the weights of its last training step. No validation set is split off, and "
+    "nothing is chosen by the test set."
 )
 
 
@@ -71,10 +71,10 @@ def run_cell(cell: Cell, gpu: int = 0) -> dict[str, Any]:
     model = build_model(cell)
     keeper, counter = ScoreKeeper(), ImageCounter()
     with TemporaryDirectory() as scratch:
-        engine = _engine(cell, device, Path(scratch), [keeper, counter])
+        engine = _engine(cell, device, Path(scratch), [counter], cell.model.precision)
         trained = _train(cell, engine, model, datamodule, PeakMemory(device, base_mb))
         with PeakMemory(device, base_mb) as memory:
-            engine.test(model, datamodule=datamodule, verbose=False)
+            _engine(cell, device, Path(scratch), [keeper]).test(model, datamodule=datamodule, verbose=False)
         counts = {"epochs": engine.trainer.current_epoch, "steps": engine.trainer.global_step}
     scores = keeper.scores()
     scores.save(cell.folder)
@@ -110,13 +110,16 @@ def choose_device(accelerator: str, gpu: int = 0) -> torch.device:
     return torch.device("cuda", gpu)
 
 
-def _engine(cell: Cell, device: torch.device, scratch: Path, callbacks: list[Callback]) -> Engine:
+def _engine(
+    cell: Cell, device: torch.device, scratch: Path, callbacks: list[Callback], precision: str = "32-true"
+) -> Engine:
     return Engine(
         default_root_dir=scratch,
         # a strategy with its device: the argument devices would be overruled by models that ask for "1", the first GPU
         strategy=SingleDeviceStrategy(device),
         accelerator="gpu" if device.type == "cuda" else "cpu",
         devices=1,
+        precision=precision,
         max_epochs=cell.model.max_epochs,
         max_time=cell.model.max_time,
         limit_val_batches=0,

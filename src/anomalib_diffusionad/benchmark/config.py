@@ -18,6 +18,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 NAME = re.compile(r"[\w][\w .()+-]*")
 ACCELERATORS = ("auto", "cpu", "cuda")
+PRECISIONS = ("32-true", "bf16-mixed", "16-mixed")
 
 
 @dataclass
@@ -31,6 +32,8 @@ class ModelSpec:
         train_batch_size: Batch size in training; 32 is anomalib's default.
         max_epochs: Training budget in epochs.
         max_time: Training budget as ``DD:HH:MM:SS``; training ends with whichever budget is used up first.
+        precision: Lightning's precision of the training, such as ``"bf16-mixed"``. Accuracy and speed are measured in
+            float32.
         backbone_weights: File with ImageNet weights of the backbone, for machines that cannot download them.
     """
 
@@ -40,6 +43,7 @@ class ModelSpec:
     train_batch_size: int = 32
     max_epochs: int | None = None
     max_time: str | None = None
+    precision: str = "32-true"
     backbone_weights: str | None = None
 
 
@@ -54,6 +58,7 @@ class DataSpec:
         categories: Categories to compare on.
         init_args: Arguments of its constructor, such as ``root``.
         model_args: Constructor arguments of models for these categories alone, by the name of the model.
+        seeds: Seeds for these categories alone, in place of the comparison's.
     """
 
     name: str
@@ -61,6 +66,7 @@ class DataSpec:
     categories: list[str]
     init_args: dict[str, Any] = field(default_factory=dict)
     model_args: dict[str, dict[str, Any]] = field(default_factory=dict)
+    seeds: list[int] | None = None
 
 
 @dataclass
@@ -180,8 +186,8 @@ def check_fields(comparison: Comparison) -> None:
     _check(bool(names), "models: list at least one model.")
     _check(len(set(names)) == len(names), f"models: every model needs a name of its own, got {names}.")
     _check(bool(comparison.data), "data: list at least one data set.")
-    seeds = comparison.seeds
-    _check(len(seeds) > 0 and len(set(seeds)) == len(seeds), f"seeds: list different seeds, got {seeds}.")
+    for seeds in (comparison.seeds, *(data.seeds for data in comparison.data if data.seeds is not None)):
+        _check(len(seeds) > 0 and len(set(seeds)) == len(seeds), f"seeds: list different seeds, got {seeds}.")
     _check(comparison.image_size >= 32, f"image_size: must be at least 32 pixels, got {comparison.image_size}.")
     _check(comparison.eval_batch_size >= 1, f"eval_batch_size: must be positive, got {comparison.eval_batch_size}.")
     _check(
@@ -199,9 +205,10 @@ def check_fields(comparison: Comparison) -> None:
 
 def cells(comparison: Comparison) -> Iterator[Cell]:
     """All cells: the first seed of everything first, and the models of one category after each other."""
-    for seed in comparison.seeds:
-        for data in comparison.data:
-            for category in data.categories:
+    seeds_of = [comparison.seeds if data.seeds is None else data.seeds for data in comparison.data]
+    for seed in dict.fromkeys(seed for seeds in seeds_of for seed in seeds):
+        for data, seeds in zip(comparison.data, seeds_of, strict=True):
+            for category in data.categories if seed in seeds else ():
                 for model in comparison.models:
                     yield Cell(comparison, model, data, category, seed)
 
@@ -216,6 +223,10 @@ def _check_model(model: ModelSpec) -> None:
     _check(
         model.max_time is None or re.fullmatch(r"\d+:\d\d:\d\d:\d\d", model.max_time) is not None,
         f"models: max_time of {model.name} must be DD:HH:MM:SS, got {model.max_time!r}.",
+    )
+    _check(
+        model.precision in PRECISIONS,
+        f"models: precision of {model.name} must be one of {', '.join(PRECISIONS)}, got {model.precision!r}.",
     )
     _check(model.train_batch_size >= 1, f"models: train_batch_size of {model.name} must be positive.")
 

@@ -37,7 +37,7 @@ def accuracy_against_speed(speed: dict[str, float], accuracy: pd.DataFrame, labe
     axes.xaxis.set_major_formatter("{x:g}")
     axes.xaxis.set_minor_formatter(NullFormatter())
     axes.margins(x=0.25, y=0.25)
-    axes.set_ylim(top=min(axes.get_ylim()[1], 101))
+    axes.set_ylim(top=min(axes.get_ylim()[1], 104))
     axes.set(xlabel="Images per second at the best batch size", ylabel=f"{label} in %")
     axes.grid(which="both", color="#e2e8f0", lw=0.6)
     axes.set_axisbelow(True)

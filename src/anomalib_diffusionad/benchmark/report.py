@@ -70,6 +70,7 @@ def render_page(comparison: Comparison, records: list[Record], summary: pd.DataF
     environment.filters |= {"quantity": quantity, "duration": duration, "memory": memory}
     return environment.get_template("report.html.j2").render(
         title=", ".join(names),
+        seeds=len({cell.seed for cell in cells(comparison)}),
         comparison=comparison,
         machines=_distinct({name: record[name] for name in MACHINE} for record in finished),
         models=[_model_row(comparison, finished, model.name) for model in comparison.models],
@@ -156,7 +157,7 @@ def _value(by_model: pd.DataFrame, model: str) -> Table | None:
 def _pictures(comparison: Comparison, data: DataSpec, category: str) -> list[list[tuple[str, str]]]:
     """Captions and pictures of a category, a row an image, from the first seed."""
     first = [cell for cell in cells(comparison) if cell.data is data and cell.category == category]
-    folders = {cell.model.name: cell.folder / "pictures" for cell in first if cell.seed == comparison.seeds[0]}
+    folders = {cell.model.name: cell.folder / "pictures" for cell in first if cell.seed == first[0].seed}
     lines = []
     for path in sorted({path.name for folder in folders.values() for path in folder.glob("*_input.jpg")}):
         number = path.split("_")[0]

@@ -3,12 +3,13 @@
 
 """Means and standard deviations over seeds, beside the numbers that the paper prints."""
 
+from collections import Counter
 from importlib.resources import files
 from typing import Any
 
 import pandas as pd
 
-from .config import Comparison
+from .config import Comparison, cells
 from .scores import METRICS
 
 AVERAGE = "average"
@@ -32,8 +33,8 @@ def load_published() -> pd.DataFrame:
 def summarise(comparison: Comparison, records: list[dict[str, Any]]) -> pd.DataFrame:
     """Mean and standard deviation over the seeds for each category, and for the average of the categories.
 
-    The average is over the categories in which every model finished with every seed, so that all models are averaged
-    over the same.
+    The average is over the categories in which every model finished with every seed, and over the seeds that these
+    categories share, so that all models are averaged over the same.
 
     Args:
         comparison: What was compared.
@@ -48,10 +49,13 @@ def summarise(comparison: Comparison, records: list[dict[str, Any]]) -> pd.DataF
         return pd.DataFrame(columns=COLUMNS)
     values = pd.DataFrame(finished).melt([*ROW[:3], "seed"], list(METRICS), "metric", "value")
     values["value"] *= 100
+    wanted = _wanted(comparison)
     complete = values.groupby(["dataset", "category"]).filter(
-        lambda cells: len(cells) == len(METRICS) * len(comparison.models) * len(comparison.seeds),
+        lambda group: len(group) == len(METRICS) * wanted[str(group.name[0]), str(group.name[1])]
     )
-    averages = complete.groupby(["dataset", "model", "metric", "seed"], as_index=False).value.mean()
+    categories = complete.groupby("dataset").category.transform("nunique")
+    shared = complete[complete.groupby(["dataset", "seed"]).category.transform("nunique") == categories]
+    averages = shared.groupby(["dataset", "model", "metric", "seed"], as_index=False).value.mean()
     values = pd.concat([values, averages.assign(category=AVERAGE)])
     summary = values.groupby(ROW, as_index=False).value.agg(["mean", "std", "count"])
     summary = summary.rename(columns={"count": "seeds"}).merge(load_published(), "left", ROW)
@@ -63,14 +67,19 @@ def summarise(comparison: Comparison, records: list[dict[str, Any]]) -> pd.DataF
 
 def averaged_categories(comparison: Comparison, records: list[dict[str, Any]], dataset: str) -> list[str]:
     """The categories of a data set in which every model finished with every seed."""
-    wanted = len(comparison.models) * len(comparison.seeds)
+    wanted = _wanted(comparison)
     finished = [r["category"] for r in records if r["status"] == "finished" and r["dataset"] == dataset]
-    return [category for category in categories_of(comparison, dataset) if finished.count(category) == wanted]
+    return [name for name in categories_of(comparison, dataset) if finished.count(name) == wanted[dataset, name]]
 
 
 def categories_of(comparison: Comparison, dataset: str) -> list[str]:
     """All categories that are compared under the name of a data set."""
     return [category for data in comparison.data if data.name == dataset for category in data.categories]
+
+
+def _wanted(comparison: Comparison) -> Counter[tuple[str, str]]:
+    """Number of cells of each data set and category."""
+    return Counter((cell.data.name, cell.category) for cell in cells(comparison))
 
 
 def _published_categories(dataset: str) -> set[str]:

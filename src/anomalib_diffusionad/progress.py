@@ -1,0 +1,45 @@
+# Copyright (C) 2026 The anomalib-diffusionad authors
+# SPDX-License-Identifier: Apache-2.0
+
+"""How far a training has come, and what depends on it."""
+
+import math
+
+from lightning.pytorch import Trainer
+from lightning.pytorch.callbacks import Timer
+
+
+class Progress:
+    """Share of a training that is done, by its planned steps or its planned time, whichever is further.
+
+    Args:
+        trainer: Trainer of the run, with ``max_epochs``, ``max_steps`` or ``max_time``.
+
+    Raises:
+        ValueError: If the trainer has none of them.
+    """
+
+    def __init__(self, trainer: Trainer) -> None:
+        steps = trainer.estimated_stepping_batches
+        self._steps = math.inf if steps == -1 else steps
+        timers = [callback for callback in trainer.callbacks if isinstance(callback, Timer)]  # type: ignore[attr-defined]
+        self._timer = timers[0] if timers and timers[0].time_remaining() is not None else None
+        if self._timer is None and math.isinf(self._steps):
+            msg = (
+                "learning_rate_schedule='one_cycle' and coarse_training need to know when the training will end: set "
+                "max_epochs, max_steps or max_time."
+            )
+            raise ValueError(msg)
+
+    def __call__(self, step: int) -> float:
+        """Share that is done after ``step`` steps, in [0, 1]."""
+        by_time = 0.0
+        if self._timer is not None:
+            elapsed, remaining = self._timer.time_elapsed(), self._timer.time_remaining() or 0.0
+            by_time = elapsed / (elapsed + remaining)
+        return min(1.0, max(step / self._steps, by_time))
+
+
+def one_cycle(progress: float) -> float:
+    """Factor of the learning rate: linear over the first tenth of the training, then a cosine down to 0."""
+    return min(0.05 + 9.5 * progress, 0.5 * (1 + math.cos(math.pi * progress)))
