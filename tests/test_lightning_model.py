@@ -124,7 +124,7 @@ def test_every_rank_and_step_has_randomness_of_its_own(monkeypatch: pytest.Monke
         monkeypatch.setattr(DiffusionAD, "global_rank", rank)
         for epoch in range(2):
             monkeypatch.setattr(DiffusionAD, "current_epoch", epoch)
-            seen |= {model._generator(batch).initial_seed() for batch in range(3)}
+            seen |= {model.step_generator(batch).initial_seed() for batch in range(3)}
     assert len(seen) == 12
 
 

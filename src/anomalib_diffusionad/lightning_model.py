@@ -38,6 +38,7 @@ from .official import load_official, model_arguments, read_official
 from .post_processor import ProbabilityPostProcessor
 from .prediction_table import PredictionTable
 from .progress import Progress, one_cycle
+from .replay import SegmentationReplay
 from .synthesis import AnomalySynthesizer, Foreground, make_foreground, open_textures
 from .synthesis.dtd import download_dtd
 from .synthesis.shapes import Combine
@@ -85,6 +86,8 @@ class DiffusionAD(AnomalibModule):
         coarse_training: Share of the training, from its start, at half the resolution, in [0, 1): a step there is four
             times as fast, for short trainings. 0 is the paper's. Needs an ``image_size`` that is a multiple of 64, from
             128.
+        segmentation_replay: Extra updates of the segmentation network after each step, not negative, on earlier images
+            and their reconstructions, for short trainings. 0 is the paper's.
         gradient_checkpointing: Train with a quarter of the memory, for one more pass forwards: of the U-Net's
             activations only those between its stages are kept, and the others are computed anew on the way back.
         torch_compile: Compile both networks with ``torch.compile``: minutes before the first step, and faster steps
@@ -137,6 +140,7 @@ class DiffusionAD(AnomalibModule):
         segmentation_learning_rate: float | None = None,
         learning_rate_schedule: Literal["constant", "one_cycle"] = "constant",
         coarse_training: float = 0.0,
+        segmentation_replay: int = 0,
         gradient_checkpointing: bool = False,
         torch_compile: bool = False,
         anomaly_source: str | None = None,
@@ -169,6 +173,9 @@ class DiffusionAD(AnomalibModule):
                 f"{coarse_training} at {image_size} pixels."
             )
             raise ValueError(msg)
+        if segmentation_replay < 0:
+            msg = f"segmentation_replay must not be negative, got {segmentation_replay}."
+            raise ValueError(msg)
         widths = PRESETS[preset]
         self.model: DiffusionADModel = DiffusionADModel(
             image_size=image_size,
@@ -197,6 +204,7 @@ class DiffusionAD(AnomalibModule):
         self.learning_rate_schedule = learning_rate_schedule
         self.coarse_training = coarse_training
         self._progress: Progress | None = None
+        self.segmentation_replay = segmentation_replay
         self.torch_compile = torch_compile
         self.anomaly_source = anomaly_source
         self.foreground = foreground
@@ -312,7 +320,7 @@ class DiffusionAD(AnomalibModule):
             batch_idx: Number of the batch within the epoch.
 
         Returns:
-            Dictionary with the scalar ``loss``.
+            Dictionary with the scalar ``loss`` and, for ``segmentation_replay``, what the segmentation network saw.
 
         Raises:
             ValueError: If the first batch of an epoch holds images that are not finite or not in [0, 1].
@@ -320,7 +328,7 @@ class DiffusionAD(AnomalibModule):
         """
         if batch_idx == 0:
             check_values(cast("torch.Tensor", batch.image))
-        generator = self._generator(batch_idx)
+        generator = self.step_generator(batch_idx)
         paths = batch.image_path if self.masks_fit_files else None
         image, mask, label = self.synthesizer(batch.image, paths, self.global_step, generator)
         if self._progress is not None and self._progress(self.global_step) < self.coarse_training:
@@ -340,7 +348,9 @@ class DiffusionAD(AnomalibModule):
         self.log("train_loss", losses.total.detach(), prog_bar=True, on_step=True, on_epoch=False)
         self.log_dict(terms, on_step=True, on_epoch=False)
         self._watch(losses.total.detach())
-        return {"loss": losses.total}
+        if not self.segmentation_replay:
+            return {"loss": losses.total}
+        return {"loss": losses.total, "image": image, "reconstruction": reconstruction.guided, "mask": mask}
 
     def on_train_epoch_end(self) -> None:
         """See to it that no epoch ends well whose loss was not finite."""
@@ -455,7 +465,8 @@ class DiffusionAD(AnomalibModule):
     def configure_callbacks(self) -> list[Callback]:
         """Anomalib's components, the check of the image files, thresholds, and the table of what ``predict`` finds."""
         own = [InputCheck(), SyntheticThreshold(), PredictionTable()]
-        return [*cast("list[Callback]", super().configure_callbacks()), *own]
+        replay = [SegmentationReplay(self.segmentation_replay)] if self.segmentation_replay else []
+        return [*cast("list[Callback]", super().configure_callbacks()), *replay, *own]
 
     @staticmethod
     def configure_evaluator() -> Evaluator:
@@ -471,13 +482,14 @@ class DiffusionAD(AnomalibModule):
         ]
         return Evaluator(test_metrics=metrics)
 
-    def _generator(self, batch_idx: int) -> torch.Generator:
-        """Source of randomness for one training step.
+    def step_generator(self, batch_idx: int, purpose: int = 0) -> torch.Generator:
+        """Source of randomness for one training step, another one for each purpose.
 
         It depends on the seed of the run, the rank and the place in the run alone: every rank draws other anomalies
         and noise, and a resumed run the same as an uninterrupted one.
         """
-        words = (self._training_seed or 0, self.global_rank, self.current_epoch, batch_idx)
+        words = [self._training_seed or 0, self.global_rank, self.current_epoch, batch_idx]
+        words += [purpose] * bool(purpose)
         seed = np.random.SeedSequence(words).generate_state(1, np.uint64)[0]
         return torch.Generator().manual_seed(int(seed >> np.uint64(1)))
 

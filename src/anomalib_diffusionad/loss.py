@@ -80,7 +80,18 @@ class DiffusionADLoss(nn.Module):
             logits, mask = logits.float(), mask.float()
             small, big = (prediction.float() for prediction in predicted_noise)
             noise_term = noise_loss(small, big, *noise, normal.float())
-            smooth_l1 = F.smooth_l1_loss(logits.sigmoid(), mask, beta=1.0)
-            focal = sigmoid_focal_loss(logits, mask, alpha=FOCAL_ALPHA, gamma=FOCAL_GAMMA, reduction="mean")
+            smooth_l1, focal = _mask_terms(logits, mask)
             total = noise_term + smooth_l1 + self.focal_weight * focal
         return Losses(total, noise_term, smooth_l1, focal)
+
+    def mask_loss(self, logits: Tensor, mask: Tensor) -> Tensor:
+        """Mask loss alone, Eq. 10, in float32; arguments as for :meth:`forward`."""
+        with torch.autocast(logits.device.type, enabled=False):
+            smooth_l1, focal = _mask_terms(logits.float(), mask.float())
+            return smooth_l1 + self.focal_weight * focal
+
+
+def _mask_terms(logits: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+    """Smooth L1 and focal loss."""
+    smooth_l1 = F.smooth_l1_loss(logits.sigmoid(), mask, beta=1.0)
+    return smooth_l1, sigmoid_focal_loss(logits, mask, alpha=FOCAL_ALPHA, gamma=FOCAL_GAMMA, reduction="mean")

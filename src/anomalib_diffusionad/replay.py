@@ -1,0 +1,85 @@
+# Copyright (C) 2026 The anomalib-diffusionad authors
+# SPDX-License-Identifier: Apache-2.0
+
+"""More updates of the segmentation network than of the U-Net, for trainings that are short of time."""
+
+from contextlib import nullcontext
+from typing import Any
+
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+from torch import Tensor
+
+CAPACITY = 512
+
+
+class SegmentationReplay(Callback):
+    """Trains the segmentation network on earlier images as well, after each step of both networks.
+
+    A pass of the U-Net costs many times one of the segmentation network, which needs more updates than a short training
+    has steps. So the images, reconstructions and masks of the last steps are kept, and batches of them, flipped and
+    turned, are shown again. The optimiser is the training's own. A run that is resumed starts without them.
+
+    Args:
+        updates: Number of extra updates a step.
+    """
+
+    def __init__(self, updates: int) -> None:
+        self.updates = updates
+        # image, reconstruction and true mask, float16 (7, S, S)
+        self._examples: list[Tensor] = []
+
+    def on_train_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,  # noqa: ANN401 - Lightning's signature
+        batch: Any,  # noqa: ANN401
+        batch_idx: int,
+    ) -> None:
+        """Keep the step's images and replay earlier ones."""
+        new = torch.cat([outputs["image"], outputs["reconstruction"], outputs["mask"]], dim=1).half()
+        if self._examples and self._examples[0].shape != new[0].shape:
+            self._examples = []  # coarse training is over
+        self._examples = [*self._examples, *new][-CAPACITY:]
+        count = len(batch.image)
+        if len(self._examples) < 4 * count:
+            return
+        generator = pl_module.step_generator(batch_idx, purpose=1)  # type: ignore[operator]
+        for _ in range(self.updates):
+            rows = torch.randint(len(self._examples), (count,), generator=generator).tolist()
+            values = torch.stack([self._examples[row] for row in rows]).float()
+            self._update(trainer, pl_module, _turn(values, generator))
+
+    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Let go of the images."""
+        del trainer, pl_module
+        self._examples = []
+
+    @staticmethod
+    def _update(trainer: Trainer, module: Any, values: Tensor) -> None:  # noqa: ANN401 - DiffusionAD, which imports this
+        """One step of the optimiser, of the segmentation network alone; gradients that are there stay."""
+        plugin = trainer.precision_plugin
+        # with float16 the gradients would need scaling; float32 does not
+        context = nullcontext() if getattr(plugin, "scaler", None) else plugin.forward_context()
+        image, reconstruction, mask = values.split([3, 3, 1], dim=1)
+        with torch.enable_grad(), context:
+            loss = module.loss.mask_loss(module.model.segment_logits(image, reconstruction), mask)
+        parameters = list(module.model.segmentation.parameters())
+        gradients = dict(zip(parameters, torch.autograd.grad(loss, parameters), strict=True))
+        optimizer = trainer.optimizers[0]
+        everything = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+        kept = [parameter.grad for parameter in everything]
+        for parameter in everything:
+            gradient = gradients.get(parameter)
+            parameter.grad = None if gradient is None else trainer.strategy.reduce(gradient, reduce_op="mean")
+        optimizer.step()
+        for parameter, gradient in zip(everything, kept, strict=True):
+            parameter.grad = gradient
+
+
+def _turn(values: Tensor, generator: torch.Generator) -> Tensor:
+    """One of the eight symmetries of the square, of a batch ``(B, C, S, S)``."""
+    quarters, flip = torch.randint(4, (), generator=generator).item(), torch.randint(2, (), generator=generator).item()
+    turned = values.rot90(int(quarters), (2, 3))
+    return turned.flip(3) if flip else turned

@@ -1,0 +1,153 @@
+# Copyright (C) 2026 The anomalib-diffusionad authors
+# SPDX-License-Identifier: Apache-2.0
+
+"""What README and docs say can be done, can be done: snippets, commands and links."""
+
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import anomalib.cli
+import numpy as np
+import pytest
+import torch
+from anomalib.engine import Engine
+from jsonargparse import ArgumentParser
+
+from anomalib_diffusionad import lightning_model
+from anomalib_diffusionad.cli import COMMANDS, DiffusionADCLI
+from anomalib_diffusionad.convert import import_official
+from anomalib_diffusionad.official import to_official
+
+from .benchmark.conftest import write_mvtec
+from .conftest import draw_image, make_model
+
+ROOT = Path(__file__).parents[1]
+PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").glob("*.md"))]
+BLOCK = re.compile(r"^ *```(\w+)\n(.*?)^ *```", re.MULTILINE | re.DOTALL)
+LINK = re.compile(r"\[[^]]*\]\(([^)\s]+)\)")
+TOOLS = {"pip", "make", "export"}
+
+
+def blocks(page: Path, language: str) -> list[str]:
+    """Code blocks of a page in one language."""
+    return [code for kind, code in BLOCK.findall(page.read_text()) if kind == language]
+
+
+def commands(page: Path) -> list[list[str]]:
+    """Commands in the shell blocks of a page, split into words, without variables before them."""
+    lines = [line for code in blocks(page, "bash") for line in code.replace("\\\n", " ").splitlines()]
+    split = [shlex.split(line, comments=True) for line in lines]
+    return [
+        words[next(number for number, word in enumerate(words) if not re.match(r"\w+=", word)) :]
+        for words in split
+        if words
+    ]
+
+
+ALL_COMMANDS = [(page.name, words) for page in PAGES for words in commands(page)]
+PYTHON_PAGES = [page for page in PAGES if blocks(page, "python")]
+
+
+@pytest.fixture
+def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with the files that snippets name, and small networks and short trainings."""
+    monkeypatch.chdir(tmp_path)
+    write_mvtec(tmp_path / "datasets" / "MVTecAD" / "bottle")
+    draw_image(np.random.default_rng(0))[0].save("image.png")
+    model = make_model(segmentation_channels=16)
+    torch.save(to_official(model.model, {"less_t_range": 300}), "params-best.pt")
+    import_official("params-best.pt", "model.ckpt")
+    monkeypatch.setattr(
+        lightning_model, "PRESETS", dict.fromkeys(lightning_model.PRESETS, lightning_model.PRESETS["tiny"])
+    )
+    plain = Engine.__init__
+
+    def short(self: Engine, **arguments) -> None:
+        limits = {"max_epochs": 1, "limit_train_batches": 1, "limit_test_batches": 1, "limit_predict_batches": 1}
+        quiet = {"enable_progress_bar": False, "accelerator": "cpu", "precision": "32-true"}
+        plain(self, **(arguments | limits | quiet))
+
+    monkeypatch.setattr(Engine, "__init__", short)
+    return tmp_path
+
+
+@pytest.mark.parametrize("page", PYTHON_PAGES, ids=lambda page: page.name)
+def test_python_snippets_run_in_their_order(page: Path, workplace: Path) -> None:
+    if page.name == "export.md":
+        pytest.importorskip("openvino")
+    names: dict[str, object] = {"DiffusionAD": lightning_model.DiffusionAD}
+    for code in blocks(page, "python"):
+        exec(compile(code, page.name, "exec"), names)  # noqa: S102 - our own pages
+
+
+@pytest.fixture(scope="module")
+def parsers() -> dict[str, ArgumentParser]:
+    """The parser of each subcommand."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(DiffusionADCLI, "instantiate_classes", lambda _self: None)
+        patch.setattr(DiffusionADCLI, "_run_subcommand", lambda _self: None)
+        cli = DiffusionADCLI(["fit", "--model", "DiffusionAD", "--data", "MVTecAD"], run=False)
+    return cli.subcommand_parsers
+
+
+@pytest.mark.parametrize("words", [words for _, words in ALL_COMMANDS], ids=[" ".join(w)[:60] for _, w in ALL_COMMANDS])
+def test_commands_are_taken(
+    words: list[str], parsers: dict[str, ArgumentParser], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Options and configs are right; scripts are there and know their options."""
+    program, *arguments = words
+    if program in {"anomalib", "anomalib-diffusionad"}:
+        name, *arguments = arguments
+        assert program == "anomalib-diffusionad" or name not in COMMANDS
+        if name == "benchmark":  # a pipeline with a parser of its own
+            assert name in anomalib.cli.pipelines.PIPELINE_REGISTRY
+            return
+        monkeypatch.chdir(tmp_path)
+        (tmp_path / "configs").symlink_to(ROOT / "configs")
+        for folder in ("folder_or_image", "new_images"):
+            (tmp_path / folder).mkdir()
+        parsers[name].parse_args(arguments)
+    elif program == "python":
+        script = arguments[1:] if arguments[0] == "-m" else arguments
+        path = ROOT / (script[0].replace(".", "/") + ".py" if arguments[0] == "-m" else script[0])
+        assert path.is_file()
+        text = path.read_text()
+        assert all(f'"{word}"' in text or word == "--help" for word in script[1:] if word.startswith("--"))
+    elif program == "make":
+        assert f"\n{arguments[0]}:" in (ROOT / "Makefile").read_text()
+    elif program == "pip":
+        extras = re.findall(r"\[(\w+)\]", " ".join(arguments))
+        assert all(f"\n{extra} = [" in (ROOT / "pyproject.toml").read_text() for extra in extras)
+    else:
+        assert program in TOOLS or program.startswith(".venv/")
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_inside_the_repository_lead_somewhere(page: Path) -> None:
+    for link in LINK.findall(BLOCK.sub("", page.read_text())):
+        if link.startswith(("http:", "https:", "mailto:")):
+            continue
+        file, _, anchor = link.partition("#")
+        target = page.parent / file if file else page
+        assert target.exists(), link
+        if anchor and target.suffix == ".md" and target.name != "api.md":  # those of the API come from docstrings
+            assert anchor in {slug(line) for line in target.read_text().splitlines() if line.startswith("#")}, link
+
+
+def slug(heading: str) -> str:
+    """The anchor that GitHub and MkDocs make of a heading."""
+    return re.sub(r"[^\w\- ]", "", heading.lstrip("#").strip().lower()).replace(" ", "-")
+
+
+def test_the_site_builds_without_a_warning(tmp_path: Path) -> None:
+    pytest.importorskip("mkdocs", reason="pip install .[docs]")
+    pytest.importorskip("mkdocstrings", reason="pip install .[docs]")
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(tmp_path / "site")]
+    result = subprocess.run(  # noqa: S603 - a fixed command
+        command, cwd=ROOT, capture_output=True, text=True, check=False, env=None
+    )
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert "DiffusionAD" in (tmp_path / "site" / "api" / "index.html").read_text()
