@@ -18,7 +18,7 @@ CONFIGS = sorted((Path(__file__).parents[1] / "configs").glob("*.yaml"))
 @pytest.mark.parametrize("config", CONFIGS, ids=lambda path: path.stem)
 def test_config_is_taken_by_anomalib_train(config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    small = ["--model.preset", "tiny", "--model.image_size", "64"]
+    small = ["--model.preset", "tiny", "--model.image_size", "128"]
     cli = AnomalibCLI(["train", "--config", str(config), *small], run=False)
     assert isinstance(cli.model, DiffusionAD)
     assert cli.datamodule.val_split_mode == ValSplitMode.NONE

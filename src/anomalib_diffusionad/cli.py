@@ -3,16 +3,18 @@
 
 """The anomalib command line with the plug-in registered, plus our own subcommands."""
 
+import inspect
 from collections.abc import Callable
 from typing import Any
 
 from anomalib.cli import AnomalibCLI
-from anomalib.cli.utils.help_formatter import CustomHelpFormatter, get_short_docstring
+from anomalib.cli.utils.help_formatter import get_short_docstring
 from anomalib.loggers import configure_logger
-from jsonargparse import ArgumentParser
+from jsonargparse import ArgumentParser, DefaultHelpFormatter
 from lightning import seed_everything
 
 from .ablation import ablate
+from .app import app
 from .benchmark import compare
 from .convert import export_official, import_official
 from .registration import register
@@ -22,12 +24,15 @@ from .synthesis.preview import preview
 # name of the subcommand -> function; its signature makes the arguments, its docstring the help
 COMMANDS: dict[str, Callable[..., Any]] = {
     "ablate": ablate,
+    "app": app,
     "compare": compare,
     "foreground": foreground,
     "preview": preview,
     "import-official": import_official,
     "export-official": export_official,
 }
+# commands that take a file and write another
+FILE_TO_FILE = {"import-official", "export-official"}
 
 
 class DiffusionADCLI(AnomalibCLI):
@@ -37,8 +42,9 @@ class DiffusionADCLI(AnomalibCLI):
         # the one place where anomalib hands over the list of subcommands
         super()._set_install_subcommand(action_subcommand)
         for name, command in COMMANDS.items():
-            parser = ArgumentParser(formatter_class=CustomHelpFormatter)
-            parser.add_function_arguments(command, as_group=False)
+            # anomalib's own formatter loses types, and the ends of lines when they go into a file
+            parser = ArgumentParser(formatter_class=DefaultHelpFormatter, description=_description(command))
+            parser.add_function_arguments(command, as_group=False, as_positional=name in FILE_TO_FILE)
             self.subcommand_parsers[name] = parser
             action_subcommand.add_subcommand(name, parser, help=get_short_docstring(command))  # type: ignore[arg-type]
 
@@ -55,6 +61,11 @@ class DiffusionADCLI(AnomalibCLI):
             COMMANDS[name](**self.config_init[name].as_dict())
         else:
             super()._run_subcommand()
+
+
+def _description(command: Callable[..., Any]) -> str:
+    """What the docstring of a command says before its arguments."""
+    return (inspect.getdoc(command) or "").split("\n\nArgs:")[0]
 
 
 def main() -> None:

@@ -10,7 +10,7 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 
-CAPACITY = 512
+CAPACITY = 1024
 
 
 class SegmentationReplay(Callback):

@@ -49,7 +49,7 @@ def preview(
     given in neither place are the model's defaults.
 
     Args:
-        config: Configuration file of ``train``, of which the sections model and data are used.
+        config: Configuration file of train, of which the sections model and data are used.
         data: Folder with normal images, in place of the configuration's.
         out: PNG file to write.
         foreground: Where anomalies may lie: "none", "random", "auto", "isnet" or a folder with masks.
