@@ -57,7 +57,7 @@ def work(data: Path, out: Path, devices: int, batch_size: int) -> None:
     distributed = {"strategy": "ddp", "devices": devices} if devices > 1 else {"devices": 1}
     quiet = {"enable_progress_bar": False, "enable_model_summary": False, "accelerator": "cpu", "logger": False}
     diary = Diary()
-    model = make_model()
+    model = make_model(segmentation_replay=1)
     keep = ModelCheckpoint(dirpath=out / "weights", every_n_epochs=9)
     datamodule = make_datamodule(data, train_batch_size=batch_size)
 

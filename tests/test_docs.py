@@ -16,7 +16,7 @@ import torch
 from anomalib.engine import Engine
 from jsonargparse import ArgumentParser
 
-from anomalib_diffusionad import lightning_model
+from anomalib_diffusionad import lightning_model, synthetic_threshold
 from anomalib_diffusionad.cli import COMMANDS, DiffusionADCLI
 from anomalib_diffusionad.convert import import_official
 from anomalib_diffusionad.official import to_official
@@ -63,6 +63,7 @@ def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(
         lightning_model, "PRESETS", dict.fromkeys(lightning_model.PRESETS, lightning_model.PRESETS["tiny"])
     )
+    monkeypatch.setattr(synthetic_threshold, "IMAGES", 2)
     plain = Engine.__init__
 
     def short(self: Engine, **arguments) -> None:

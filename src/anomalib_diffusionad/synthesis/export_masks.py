@@ -35,8 +35,8 @@ def foreground(
 ) -> None:
     """Write foreground masks for training, and a contact sheet to check them by eye.
 
-    Give the folder of the masks to the model as its argument foreground. Masks that are wrong can be painted over, or deleted
-    and computed anew with another method.
+    Give the folder of the masks to the model as its argument foreground. Masks that are wrong can be painted over, or
+    deleted and computed anew with another method.
 
     Args:
         data: Folder with the normal training images, such as bottle/train/good, searched with all its subfolders.
