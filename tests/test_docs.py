@@ -22,7 +22,7 @@ from anomalib_diffusionad.convert import import_official
 from anomalib_diffusionad.official import to_official
 
 from .benchmark.conftest import write_mvtec
-from .conftest import draw_image, make_model
+from .conftest import SIZE, draw_image, make_model
 
 ROOT = Path(__file__).parents[1]
 PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").glob("*.md"))]
@@ -64,6 +64,8 @@ def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         lightning_model, "PRESETS", dict.fromkeys(lightning_model.PRESETS, lightning_model.PRESETS["tiny"])
     )
     monkeypatch.setattr(synthetic_threshold, "IMAGES", 2)
+    constructor = lightning_model.DiffusionAD.__init__
+    monkeypatch.setattr(constructor, "__defaults__", (SIZE, *constructor.__defaults__[1:]))
     plain = Engine.__init__
 
     def short(self: Engine, **arguments) -> None:
