@@ -6,6 +6,7 @@
 import csv
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from anomalib.data import Folder, PredictDataset
@@ -15,7 +16,7 @@ from PIL import Image
 from anomalib_diffusionad import DiffusionAD
 from anomalib_diffusionad.diffusion import add_noise
 from anomalib_diffusionad.stages import COLOURS, draw_one, picture, stages
-from anomalib_diffusionad.visualization import ReconstructionVisualizer
+from anomalib_diffusionad.visualization import ReconstructionVisualizer, save_overview
 from tests.conftest import SIZE, make_model
 
 COMMON = ["difference", "anomaly map", "truth"]
@@ -142,3 +143,15 @@ def test_without_a_post_processor_there_are_scores_alone(tmp_path: Path, folder:
     engine = make_engine(tmp_path)
     engine.predict(make_model(post_processor=False), data_path=folder / "bad")
     assert all(row["score"] and not row["label"] and not row["threshold"] for row in read_table(engine))
+
+
+def test_the_overview_shows_each_column_in_its_colours(tmp_path: Path) -> None:
+    green = torch.tensor([0.0, 1.0, 0.0])[None, :, None, None].expand(2, -1, 8, 8)
+    red = torch.tensor([1.5, -1.0, 0.0])[None, :, None, None].expand(2, -1, 8, 8)
+    half, whole = torch.full((2, 1, 8, 8), 0.5), torch.ones(2, 1, 8, 8)
+    path = save_overview(tmp_path / "new" / "overview.png", green, red, half, whole, ["one", "two"])
+    pixels = np.asarray(Image.open(path).convert("RGB")).astype(int)
+    shown = [(0, 255, 0), (255, 0, 0), *(tuple(255 * c for c in COLOURS(value)[:3]) for value in (0.5, 1.0))]
+    areas = [int((np.abs(pixels - colour).max(axis=2) <= 1).sum()) for colour in shown]
+    assert min(areas) > 10_000
+    assert max(areas) < 1.2 * min(areas)
