@@ -124,6 +124,7 @@ VALUES: dict[str, st.SearchStrategy[Any]] = {
     "segmentation_learning_rate": st.one_of(st.none(), number),
     "self_augmentation": number,
     "coarse_training": number,
+    "smoothing_sigma": number,
 }
 
 

@@ -16,9 +16,9 @@ from .conftest import make_model
 BATCHES = (1, 3, 8)
 
 
-@pytest.fixture(scope="module")
-def exported() -> DiffusionAD:
-    return make_model().eval()
+@pytest.fixture(scope="module", params=[0.0, 2.0], ids=["plain", "smoothed"])
+def exported(request: pytest.FixtureRequest) -> DiffusionAD:
+    return make_model(smoothing_sigma=request.param).eval()
 
 
 def expected(model: DiffusionAD, image: torch.Tensor) -> tuple[np.ndarray, np.ndarray]:
