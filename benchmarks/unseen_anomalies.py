@@ -1,0 +1,213 @@
+# Copyright (C) 2026 The anomalib-diffusionad authors
+# SPDX-License-Identifier: Apache-2.0
+
+"""How well a trained model finds kinds of anomalies that its training did not make, for several smoothings of its map.
+
+    python benchmarks/unseen_anomalies.py --ckpt_path model.ckpt --images bottle/train/good --foreign cookie/train/good
+
+For choosing settings without the test set. Anomalies like those of the training say little: their maps are filled to
+the edge, while real defects show in spots. Drawn here, one on each normal image, where the foreground is: stains with
+soft edges, patches of the image itself pasted elsewhere, twisted places, parts of a foreign image, and scratches.
+"""
+
+import argparse
+import json
+from collections.abc import Callable
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import numpy as np
+import torch
+from common import machine, print_table
+from PIL import Image
+from scipy import ndimage
+from tqdm import tqdm
+
+from anomalib_diffusionad import DiffusionAD, DiffusionADModel
+from anomalib_diffusionad.benchmark.scores import METRICS, Scores, measure
+from anomalib_diffusionad.synthesis import make_foreground
+from anomalib_diffusionad.synthesis.sheet import evenly
+
+Array = np.ndarray
+Drawn = tuple[Array, Array]
+SIGMAS = (0.0, 1.0, 2.0, 4.0, 6.0)
+
+
+class Canvas:
+    """A normal image ``(S, S, 3)`` in [0, 1], where its foreground is, and a random place on it."""
+
+    def __init__(self, image: Array, foreground: Array, random: np.random.Generator) -> None:
+        self.image, self.foreground, self.random = image, foreground, random
+        self.size = image.shape[0]
+        self.y, self.x = np.mgrid[: self.size, : self.size].astype(float)
+        rows, columns = np.nonzero(foreground if foreground.any() else np.ones_like(foreground))
+        place = random.integers(len(rows))
+        self.row, self.column = int(rows[place]), int(columns[place])
+        self.radius = self.size * random.uniform(0.04, 0.14)
+        self.distance = np.hypot(self.y - self.row, self.x - self.column)
+
+    def blob(self) -> Array:
+        """Weights in [0, 1] of an uneven spot with soft edges, within the foreground."""
+        noise = ndimage.gaussian_filter(self.random.normal(size=(self.size, self.size)), self.radius / 3)
+        edge = self.distance / self.radius - 1 + 0.35 * noise / noise.std()
+        return self.foreground / (1 + np.exp(6 * edge))
+
+    def blend(self, weight: Array, other: Array | float) -> Array:
+        """The image with something else over it."""
+        return self.image * (1 - weight[..., None]) + other * weight[..., None]
+
+
+def stain(canvas: Canvas, foreign: Array) -> Drawn:
+    """A translucent spot of one colour."""
+    del foreign
+    weight = canvas.blob() * canvas.random.uniform(0.3, 0.8)
+    colour = canvas.random.uniform(size=3) * canvas.random.uniform(0.1, 1)
+    return canvas.blend(weight, colour), weight > 0.15
+
+
+def paste(canvas: Canvas, foreign: Array) -> Drawn:
+    """A rectangle from elsewhere in the image."""
+    del foreign
+    random, size = canvas.random, canvas.size
+    height, width = random.integers(size // 16, size // 4, 2)
+    top, left = random.integers(size - height), random.integers(size - width)
+    patch = canvas.image[top : top + height, left : left + width]
+    top = int(np.clip(canvas.row - height // 2, 0, size - height))
+    left = int(np.clip(canvas.column - width // 2, 0, size - width))
+    image, mask = canvas.image.copy(), np.zeros((size, size), dtype=bool)
+    image[top : top + height, left : left + width] = patch[::-1] if random.random() < 0.5 else patch
+    mask[top : top + height, left : left + width] = True
+    return image, mask
+
+
+def twist(canvas: Canvas, foreign: Array) -> Drawn:
+    """A disc turned more and more towards its middle."""
+    del foreign
+    radius = 1.5 * canvas.radius
+    angle = canvas.random.uniform(1, 2.5) * np.clip(1 - canvas.distance / radius, 0, None)
+    y, x = canvas.y - canvas.row, canvas.x - canvas.column
+    source = [canvas.row + y * np.cos(angle) - x * np.sin(angle), canvas.column + y * np.sin(angle) + x * np.cos(angle)]
+    channels = np.moveaxis(canvas.image, -1, 0)
+    turned = [ndimage.map_coordinates(channel, source, order=1, mode="nearest") for channel in channels]
+    return np.stack(turned, axis=-1), canvas.distance < 0.8 * radius
+
+
+def foreign_part(canvas: Canvas, foreign: Array) -> Drawn:
+    """A part of an image of something else."""
+    shifted = np.roll(foreign, canvas.random.integers(canvas.size, size=2), (0, 1))
+    mask = canvas.blob() > 0.5
+    return np.where(mask[..., None], shifted, canvas.image), mask
+
+
+def scratch(canvas: Canvas, foreign: Array) -> Drawn:
+    """A bent line, dark or bright."""
+    del foreign
+    random, place = canvas.random, np.array([canvas.row, canvas.column], dtype=float)
+    mask, angle = np.zeros((canvas.size, canvas.size), dtype=bool), random.uniform(0, 2 * np.pi)
+    for _ in range(random.integers(canvas.size // 8, canvas.size // 2)):
+        mask[tuple(place.astype(int))] = True
+        angle += 0.15 * random.normal()
+        place = np.clip(place + np.array([np.sin(angle), np.cos(angle)]), 0, canvas.size - 1)
+    mask = ndimage.binary_dilation(mask, iterations=int(random.integers(1, 3)))
+    weight = ndimage.gaussian_filter(mask.astype(float), 0.7) * random.uniform(0.5, 1)
+    return canvas.blend(weight, random.choice([random.uniform(0, 0.2), random.uniform(0.8, 1)])), mask
+
+
+KINDS: dict[str, Callable[[Canvas, Array], Drawn]] = {
+    "stain": stain,
+    "paste": paste,
+    "twist": twist,
+    "foreign part": foreign_part,
+    "scratch": scratch,
+}
+
+
+def read_images(folder: Path, size: int, count: int) -> tuple[list[str], Array]:
+    """At most ``count`` images of a folder, spread evenly, ``(N, size, size, 3)`` in [0, 1]."""
+    files = sorted(file for file in folder.iterdir() if file.suffix.lower() in {".png", ".jpg", ".jpeg", ".bmp"})
+    if not files:
+        msg = f"There are no images in {folder}."
+        raise FileNotFoundError(msg)
+    files = [files[place] for place in evenly(len(files), count)]
+    images = [Image.open(file).convert("RGB").resize((size, size), Image.Resampling.BILINEAR) for file in files]
+    return [str(file) for file in files], np.stack([np.asarray(image, dtype=np.float32) / 255 for image in images])
+
+
+def find_foregrounds(paths: list[str], images: Array) -> Array:
+    """Foreground of each image, bool ``(N, S, S)``."""
+    with TemporaryDirectory() as cache:
+        foreground = make_foreground("auto", images.shape[1], Path(cache))
+        return foreground(as_tensor(images), paths)[:, 0].numpy().astype(bool)
+
+
+def as_tensor(images: Array) -> torch.Tensor:
+    """``(N, 3, S, S)``, float32, in [0, 1]."""
+    return torch.from_numpy(images).permute(0, 3, 1, 2).float().clamp(0, 1)
+
+
+@torch.inference_mode()
+def make_maps(network: DiffusionADModel, images: Array, name: str) -> Array:
+    """Anomaly maps ``(N, S, S)``, not smoothed."""
+    network.smoothing_sigma = 0.0
+    batches = tqdm(as_tensor(images).split(8), desc=name)
+    return torch.cat([network(batch).anomaly_map for batch in batches])[:, 0].numpy()
+
+
+def score(maps: Array, masks: Array, sigma: float, top: int) -> dict[str, float]:
+    """Metrics of smoothed maps; an image without a mask is normal."""
+    smooth = ndimage.gaussian_filter(maps, (0, sigma, sigma), mode="mirror") if sigma else maps
+    scores = np.sort(smooth.reshape(len(maps), -1), axis=1)[:, -top:].mean(axis=1)
+    labels = masks.any(axis=(1, 2)).astype(np.int64)
+    return measure(Scores([""] * len(maps), labels, scores, smooth, masks))
+
+
+def main() -> None:
+    """Draw anomalies, find them, and print the metrics by kind and smoothing."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--ckpt_path", type=Path, required=True, help="checkpoint of a trained DiffusionAD")
+    parser.add_argument("--images", type=Path, required=True, help="folder with normal images of the same kind")
+    parser.add_argument("--foreign", type=Path, required=True, help="folder with images of something else")
+    parser.add_argument("--count", type=int, default=24, help="normal images to use at most")
+    parser.add_argument("--sigmas", type=float, nargs="+", default=SIGMAS, help="smoothings of the map, in pixels")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--json", type=Path, help="file to write the numbers to")
+    arguments = parser.parse_args()
+    network = DiffusionAD.load_from_checkpoint(arguments.ckpt_path, map_location="cpu").model.eval()
+    size = network.image_size
+    paths, images = read_images(arguments.images, size, arguments.count)
+    _, foreign = read_images(arguments.foreign, size, arguments.count)
+    foregrounds = find_foregrounds(paths, images)
+    normal = make_maps(network, images, "normal")
+    maps, masks = {}, {}
+    for kind, draw in KINDS.items():
+        random = np.random.default_rng(arguments.seed)
+        canvases = [Canvas(*pair, random) for pair in zip(images, foregrounds, strict=True)]
+        drawn = [draw(canvas, foreign[place % len(foreign)]) for place, canvas in enumerate(canvases)]
+        maps[kind] = make_maps(network, np.stack([image for image, _ in drawn]), kind)
+        masks[kind] = np.stack([mask for _, mask in drawn])
+    maps["all"], masks["all"] = np.concatenate(list(maps.values())), np.concatenate(list(masks.values()))
+    found = {
+        kind: {
+            sigma: score(
+                np.concatenate([normal, maps[kind]]),
+                np.concatenate([np.zeros(normal.shape, dtype=bool), masks[kind]]),
+                sigma,
+                network.top_k,
+            )
+            for sigma in arguments.sigmas
+        }
+        for kind in maps
+    }
+    names = ("image_auroc", "pixel_auroc", "pixel_pro", "pixel_ap")
+    rows = [
+        [kind, f"{sigma:g}", *(f"{100 * values[name]:.1f}" for name in names)]
+        for kind, by_sigma in found.items()
+        for sigma, values in by_sigma.items()
+    ]
+    print_table(["anomaly", "sigma", *(METRICS[name] for name in names)], rows)
+    if arguments.json:
+        arguments.json.write_text(json.dumps({**machine(torch.device("cpu")), "kinds": found}, indent=2))
+
+
+if __name__ == "__main__":
+    main()
