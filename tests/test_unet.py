@@ -7,8 +7,16 @@ import math
 
 import pytest
 import torch
+from torch.nn.functional import conv2d
 
-from anomalib_diffusionad.unet import AttentionBlock, DenoisingUNet, ResidualBlock, TimeEmbedding, channel_multipliers
+from anomalib_diffusionad.unet import (
+    AttentionBlock,
+    DenoisingUNet,
+    ResidualBlock,
+    TimeEmbedding,
+    UpsamplingConv2d,
+    channel_multipliers,
+)
 
 
 def test_paper_preset_has_the_originals_parameter_count() -> None:
@@ -80,6 +88,19 @@ def test_attention_is_softmax_over_scaled_products() -> None:
         expected[:, :, 16 * head : 16 * (head + 1)] = weights @ v
     expected = x + block.projection(expected).mT.reshape(x.shape)
     torch.testing.assert_close(block(x, x), expected, rtol=0, atol=1e-5)
+
+
+def test_upsampling_convolution_is_one_of_the_doubled_input() -> None:
+    torch.manual_seed(0)
+    layer = UpsamplingConv2d(5, 7)
+    x = torch.randn(2, 5, 6, 4, requires_grad=True)
+    doubled = x.repeat_interleave(2, 2).repeat_interleave(2, 3)
+    expected = conv2d(doubled, layer.weight, layer.bias, padding=1)
+    torch.testing.assert_close(layer(x), expected, rtol=0, atol=1e-5)
+    inputs = (x, layer.weight, layer.bias)
+    factor = torch.randn_like(expected)
+    plain, fast = (torch.autograd.grad((result * factor).sum(), inputs) for result in (expected, layer(x)))
+    torch.testing.assert_close(fast, plain, rtol=1e-5, atol=1e-4)
 
 
 @pytest.mark.parametrize(("resample", "size"), [("down", 4), ("up", 16), (None, 8)])
