@@ -92,8 +92,8 @@ class DiffusionAD(AnomalibModule):
             and their reconstructions, for short trainings. 0 is the paper's.
         gradient_checkpointing: Train with a quarter of the memory, for one more pass forwards: of the U-Net's
             activations only those between its stages are kept, and the others are computed anew on the way back.
-        torch_compile: Compile both networks with ``torch.compile``: minutes before the first step, and faster steps
-            after it. Needs a C++ compiler on a CPU.
+        torch_compile: Compile both networks with ``torch.compile``: minutes before the first step. Meant for GPUs; on a
+            CPU it gains nothing and needs a C++ compiler.
         anomaly_source: Folder with images to make anomalies from: textures, or defects of your own; ``"dtd"`` for DTD,
             downloaded to ``datasets/dtd`` when training starts if it is not there; None to make anomalies from the
             training images alone.
