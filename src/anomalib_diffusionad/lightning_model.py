@@ -14,7 +14,7 @@ from typing import Any, Literal, NamedTuple, cast
 import numpy as np
 import torch
 from anomalib import LearningType
-from anomalib.data import Batch, ImageBatch, InferenceBatch
+from anomalib.data import AnomalibDataModule, Batch, ImageBatch, InferenceBatch
 from anomalib.data.transforms.utils import extract_transforms_by_type
 from anomalib.engine.plugins.checkpoint_io import AnomalibCheckpointIO
 from anomalib.metrics import AUPR, AUPRO, AUROC, AnomalibMetric, Evaluator, F1Score
@@ -38,6 +38,7 @@ from .official import load_official, model_arguments, read_official
 from .post_processor import ProbabilityPostProcessor
 from .prediction_table import PredictionTable
 from .progress import Progress, one_cycle
+from .quantization import quantize
 from .replay import SegmentationReplay
 from .synthesis import AnomalySynthesizer, Foreground, make_foreground, open_textures
 from .synthesis.dtd import download_dtd
@@ -421,6 +422,17 @@ class DiffusionAD(AnomalibModule):
         # the exporter's own opset; it cannot convert this graph down to anomalib's default of 14
         kwargs.setdefault("opset_version", 18)
         return super().to_onnx(*args, **kwargs)
+
+    @staticmethod
+    def _post_training_quantization_ov(model: Any, datamodule: AnomalibDataModule | None = None) -> Any:  # noqa: ANN401
+        """What anomalib calls for ``INT8_PTQ``: calibrates on the datamodule's validation images."""
+        import nncf  # noqa: PLC0415 - optional
+
+        if datamodule is None:
+            msg = "INT8_PTQ needs images to calibrate on: give a datamodule (--data on the command line)."
+            raise ValueError(msg)
+        datamodule.setup("fit")
+        return quantize(model, nncf.Dataset(datamodule.val_dataloader(), lambda batch: batch.image))
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Save the randomness of the run too, so that it resumes as if it had not been stopped.
