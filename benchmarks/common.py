@@ -7,16 +7,20 @@ import os
 import platform
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import torch
+from anomalib.data.utils import read_image
 from torch import nn
 from torch.nn import functional as F  # noqa: N812
 from torch.utils.flop_counter import FlopCounterMode
+from torchvision.transforms.v2 import functional as tv
 
 from anomalib_diffusionad import DiffusionAD, DiffusionADModel
+from anomalib_diffusionad.benchmark.scores import METRICS
 
+ACCURACY = {name: METRICS[name] for name in ("image_auroc", "pixel_auroc", "pixel_pro", "pixel_ap")}  # the paper's
 WARM_UP = 2
 PAUSE = 0.1  # seconds between two measurements, for the threads of the last one to go to sleep
 
@@ -66,6 +70,21 @@ def compile_networks(model: DiffusionADModel, mode: str | None = None) -> None:
 def random_images(count: int, size: int, seed: int = 0) -> torch.Tensor:
     """``(count, 3, size, size)`` in [0, 1], the same at every call."""
     return torch.rand(count, 3, size, size, generator=torch.Generator().manual_seed(seed))
+
+
+def read_images(files: Iterable[Path], size: int) -> torch.Tensor:
+    """``(N, 3, size, size)`` in [0, 1]."""
+    return torch.stack([tv.resize(read_image(file, as_tensor=True), [size, size]) for file in files])
+
+
+def megabytes(files: Iterable[Path]) -> float:
+    """Size of files together, in units of 10^6 bytes."""
+    return round(sum(file.stat().st_size for file in files) / 1e6, 1)
+
+
+def percentages(accuracy: dict[str, float]) -> list[str]:
+    """The metrics of ``ACCURACY``, in %."""
+    return [f"{100 * accuracy[name]:.2f}" for name in ACCURACY]
 
 
 def timed(function: Callable[[], object], device: torch.device) -> float:

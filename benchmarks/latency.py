@@ -19,7 +19,7 @@ import os
 import statistics
 import subprocess
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -27,7 +27,6 @@ from typing import Any
 import numpy as np
 import torch
 from anomalib.data import Folder
-from anomalib.data.utils import read_image
 from anomalib.deploy.export import CompressionType
 from anomalib.models.image.draem.torch_model import DraemModel
 from anomalib.models.image.patchcore.torch_model import PatchcoreModel
@@ -39,14 +38,15 @@ from common import (
     machine,
     make_model,
     matmul_rate,
+    megabytes,
     numbers,
     print_table,
     random_images,
+    read_images,
     timed,
     words,
 )
 from torch import Tensor, nn
-from torchvision.transforms.v2 import functional as tv
 from torchvision.utils import save_image
 
 from anomalib_diffusionad.synthesis.textures import find_images
@@ -176,7 +176,7 @@ def calibration(folder: Path, size: int, arguments: argparse.Namespace) -> Folde
     images = list(random_images(arguments.calibration, size, seed=1))
     if arguments.images is not None:
         files = find_images(arguments.images)[: arguments.calibration]
-        images = [tv.resize(read_image(file, as_tensor=True), [size, size]) for file in files]
+        images = list(read_images(files, size))
     for number, image in enumerate(images):
         save_image(image, root / "good" / f"{number}.png")
     return Folder(
@@ -189,11 +189,6 @@ def calibration(folder: Path, size: int, arguments: argparse.Namespace) -> Folde
         eval_batch_size=1,
         num_workers=0,
     )
-
-
-def megabytes(files: Iterable[Path]) -> float:
-    """Size of files together, in units of 10^6 bytes."""
-    return round(sum(file.stat().st_size for file in files) / 1e6, 1)
 
 
 def command(name: str, size: int, arguments: argparse.Namespace) -> dict[str, Any]:

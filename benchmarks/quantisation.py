@@ -20,11 +20,11 @@ import openvino
 import torch
 from anomalib.data import MVTecAD
 from anomalib.deploy.export import CompressionType
-from common import machine, print_table
+from common import ACCURACY, machine, megabytes, percentages, print_table
 from tqdm import tqdm
 
 from anomalib_diffusionad import DiffusionAD
-from anomalib_diffusionad.benchmark.scores import METRICS, Scores, measure
+from anomalib_diffusionad.benchmark.scores import Scores, measure
 
 FORMS = {
     "float32": None,
@@ -88,8 +88,8 @@ def main() -> None:
             options = {"compression_type": compression, "datamodule": data} if compression else {}
             path = model.to_openvino(Path(scratch) / name, input_size=(size, size), **options)
             scores, seconds = test(path, data, name)
-            megabytes = sum(file.stat().st_size for file in path.parent.glob(f"{path.stem}.*")) / 1e6
-            result["forms"][name] = {**measure(scores), "MB": megabytes, "milliseconds": 1000 * seconds}
+            size_mb = megabytes(path.parent.glob(f"{path.stem}.*"))
+            result["forms"][name] = {**measure(scores), "MB": size_mb, "milliseconds": 1000 * seconds}
     print_results(result["forms"])
     if arguments.json:
         arguments.json.write_text(json.dumps(result, indent=2))
@@ -97,18 +97,17 @@ def main() -> None:
 
 def print_results(forms: dict[str, dict[str, float]]) -> None:
     """Metrics in percent, size and its share of float32's, milliseconds an image."""
-    names = ("image_auroc", "pixel_auroc", "pixel_pro", "pixel_ap")
     rows = [
         [
             form,
-            *(f"{100 * values[name]:.2f}" for name in names),
+            *percentages(values),
             f"{values['MB']:.1f}",
             f"{100 * values['MB'] / forms['float32']['MB']:.0f} %",
             f"{values['milliseconds']:.0f}",
         ]
         for form, values in forms.items()
     ]
-    print_table(["", *(METRICS[name] for name in names), "MB", "of float32", "ms an image"], rows)
+    print_table(["", *ACCURACY.values(), "MB", "of float32", "ms an image"], rows)
 
 
 if __name__ == "__main__":

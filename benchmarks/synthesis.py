@@ -15,10 +15,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import torch
-from anomalib.data.utils import read_image
 from anomalib.data.utils.generators.perlin import PerlinAnomalyGenerator
-from common import alternate, machine, timed
-from torchvision.transforms.v2 import functional as tv
+from common import alternate, machine, read_images, timed
 from torchvision.utils import save_image
 
 from anomalib_diffusionad.synthesis import AnomalySynthesizer, TextureBank
@@ -30,8 +28,7 @@ def load(folder: Path | None, count: int, size: int) -> torch.Tensor:
     if folder is None:
         return torch.rand(count, 3, size, size)
     files = find_images(folder)
-    images = [tv.resize(read_image(files[i % len(files)], as_tensor=True), [size, size]) for i in range(count)]
-    return torch.stack(images)
+    return read_images((files[i % len(files)] for i in range(count)), size)
 
 
 def main() -> None:

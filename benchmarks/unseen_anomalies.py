@@ -18,15 +18,16 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 import torch
-from common import machine, print_table
-from PIL import Image
+from common import ACCURACY, machine, percentages, print_table, read_images
 from scipy import ndimage
 from tqdm import tqdm
 
 from anomalib_diffusionad import DiffusionAD, DiffusionADModel
-from anomalib_diffusionad.benchmark.scores import METRICS, Scores, measure
+from anomalib_diffusionad.benchmark.scores import Scores, measure
 from anomalib_diffusionad.synthesis import make_foreground
 from anomalib_diffusionad.synthesis.sheet import evenly
+from anomalib_diffusionad.synthesis.textures import find_images
+from anomalib_diffusionad.torch_model import image_score, smooth
 
 Array = np.ndarray
 Drawn = tuple[Array, Array]
@@ -34,10 +35,17 @@ SIGMAS = (0.0, 1.0, 2.0, 4.0, 6.0)
 
 
 class Canvas:
-    """A normal image ``(S, S, 3)`` in [0, 1], where its foreground is, and a random place on it."""
+    """A normal image, its foreground, a random place on it, and an image of something else.
 
-    def __init__(self, image: Array, foreground: Array, random: np.random.Generator) -> None:
-        self.image, self.foreground, self.random = image, foreground, random
+    Args:
+        image: ``(S, S, 3)`` in [0, 1].
+        foreground: Where anomalies may lie, bool ``(S, S)``.
+        foreign: ``(S, S, 3)`` in [0, 1].
+        random: Source of randomness, for the place and for what is drawn there.
+    """
+
+    def __init__(self, image: Array, foreground: Array, foreign: Array, random: np.random.Generator) -> None:
+        self.image, self.foreground, self.foreign, self.random = image, foreground, foreign, random
         self.size = image.shape[0]
         self.y, self.x = np.mgrid[: self.size, : self.size].astype(float)
         rows, columns = np.nonzero(foreground if foreground.any() else np.ones_like(foreground))
@@ -57,17 +65,15 @@ class Canvas:
         return self.image * (1 - weight[..., None]) + other * weight[..., None]
 
 
-def stain(canvas: Canvas, foreign: Array) -> Drawn:
+def stain(canvas: Canvas) -> Drawn:
     """A translucent spot of one colour."""
-    del foreign
     weight = canvas.blob() * canvas.random.uniform(0.3, 0.8)
     colour = canvas.random.uniform(size=3) * canvas.random.uniform(0.1, 1)
     return canvas.blend(weight, colour), weight > 0.15
 
 
-def paste(canvas: Canvas, foreign: Array) -> Drawn:
+def paste(canvas: Canvas) -> Drawn:
     """A rectangle from elsewhere in the image."""
-    del foreign
     random, size = canvas.random, canvas.size
     height, width = random.integers(size // 16, size // 4, 2)
     top, left = random.integers(size - height), random.integers(size - width)
@@ -80,9 +86,8 @@ def paste(canvas: Canvas, foreign: Array) -> Drawn:
     return image, mask
 
 
-def twist(canvas: Canvas, foreign: Array) -> Drawn:
+def twist(canvas: Canvas) -> Drawn:
     """A disc turned more and more towards its middle."""
-    del foreign
     radius = 1.5 * canvas.radius
     angle = canvas.random.uniform(1, 2.5) * np.clip(1 - canvas.distance / radius, 0, None)
     y, x = canvas.y - canvas.row, canvas.x - canvas.column
@@ -92,16 +97,15 @@ def twist(canvas: Canvas, foreign: Array) -> Drawn:
     return np.stack(turned, axis=-1), canvas.distance < 0.8 * radius
 
 
-def foreign_part(canvas: Canvas, foreign: Array) -> Drawn:
+def foreign_part(canvas: Canvas) -> Drawn:
     """A part of an image of something else."""
-    shifted = np.roll(foreign, canvas.random.integers(canvas.size, size=2), (0, 1))
+    shifted = np.roll(canvas.foreign, canvas.random.integers(canvas.size, size=2), (0, 1))
     mask = canvas.blob() > 0.5
     return np.where(mask[..., None], shifted, canvas.image), mask
 
 
-def scratch(canvas: Canvas, foreign: Array) -> Drawn:
+def scratch(canvas: Canvas) -> Drawn:
     """A bent line, dark or bright."""
-    del foreign
     random, place = canvas.random, np.array([canvas.row, canvas.column], dtype=float)
     mask, angle = np.zeros((canvas.size, canvas.size), dtype=bool), random.uniform(0, 2 * np.pi)
     for _ in range(random.integers(canvas.size // 8, canvas.size // 2)):
@@ -113,7 +117,7 @@ def scratch(canvas: Canvas, foreign: Array) -> Drawn:
     return canvas.blend(weight, random.choice([random.uniform(0, 0.2), random.uniform(0.8, 1)])), mask
 
 
-KINDS: dict[str, Callable[[Canvas, Array], Drawn]] = {
+KINDS: dict[str, Callable[[Canvas], Drawn]] = {
     "stain": stain,
     "paste": paste,
     "twist": twist,
@@ -122,15 +126,11 @@ KINDS: dict[str, Callable[[Canvas, Array], Drawn]] = {
 }
 
 
-def read_images(folder: Path, size: int, count: int) -> tuple[list[str], Array]:
-    """At most ``count`` images of a folder, spread evenly, ``(N, size, size, 3)`` in [0, 1]."""
-    files = sorted(file for file in folder.iterdir() if file.suffix.lower() in {".png", ".jpg", ".jpeg", ".bmp"})
-    if not files:
-        msg = f"There are no images in {folder}."
-        raise FileNotFoundError(msg)
+def open_images(folder: Path, size: int, count: int) -> tuple[list[str], Array]:
+    """Paths and pixels ``(N, size, size, 3)`` of at most ``count`` images of a folder, spread evenly."""
+    files = find_images(folder)
     files = [files[place] for place in evenly(len(files), count)]
-    images = [Image.open(file).convert("RGB").resize((size, size), Image.Resampling.BILINEAR) for file in files]
-    return [str(file) for file in files], np.stack([np.asarray(image, dtype=np.float32) / 255 for image in images])
+    return [str(file) for file in files], read_images(files, size).permute(0, 2, 3, 1).numpy()
 
 
 def find_foregrounds(paths: list[str], images: Array) -> Array:
@@ -155,10 +155,9 @@ def make_maps(network: DiffusionADModel, images: Array, name: str) -> Array:
 
 def score(maps: Array, masks: Array, sigma: float, top: int) -> dict[str, float]:
     """Metrics of smoothed maps; an image without a mask is normal."""
-    smooth = ndimage.gaussian_filter(maps, (0, sigma, sigma), mode="mirror") if sigma else maps
-    scores = np.sort(smooth.reshape(len(maps), -1), axis=1)[:, -top:].mean(axis=1)
+    smoothed = smooth(torch.from_numpy(maps)[:, None], sigma)
     labels = masks.any(axis=(1, 2)).astype(np.int64)
-    return measure(Scores([""] * len(maps), labels, scores, smooth, masks))
+    return measure(Scores([""] * len(maps), labels, image_score(smoothed, top).numpy(), smoothed[:, 0].numpy(), masks))
 
 
 def main() -> None:
@@ -174,15 +173,18 @@ def main() -> None:
     arguments = parser.parse_args()
     network = DiffusionAD.load_from_checkpoint(arguments.ckpt_path, map_location="cpu").model.eval()
     size = network.image_size
-    paths, images = read_images(arguments.images, size, arguments.count)
-    _, foreign = read_images(arguments.foreign, size, arguments.count)
+    paths, images = open_images(arguments.images, size, arguments.count)
+    _, foreign = open_images(arguments.foreign, size, arguments.count)
     foregrounds = find_foregrounds(paths, images)
     normal = make_maps(network, images, "normal")
     maps, masks = {}, {}
     for kind, draw in KINDS.items():
         random = np.random.default_rng(arguments.seed)
-        canvases = [Canvas(*pair, random) for pair in zip(images, foregrounds, strict=True)]
-        drawn = [draw(canvas, foreign[place % len(foreign)]) for place, canvas in enumerate(canvases)]
+        canvases = [
+            Canvas(image, foreground, foreign[place % len(foreign)], random)
+            for place, (image, foreground) in enumerate(zip(images, foregrounds, strict=True))
+        ]
+        drawn = [draw(canvas) for canvas in canvases]
         maps[kind] = make_maps(network, np.stack([image for image, _ in drawn]), kind)
         masks[kind] = np.stack([mask for _, mask in drawn])
     maps["all"], masks["all"] = np.concatenate(list(maps.values())), np.concatenate(list(masks.values()))
@@ -198,13 +200,12 @@ def main() -> None:
         }
         for kind in maps
     }
-    names = ("image_auroc", "pixel_auroc", "pixel_pro", "pixel_ap")
     rows = [
-        [kind, f"{sigma:g}", *(f"{100 * values[name]:.1f}" for name in names)]
+        [kind, f"{sigma:g}", *percentages(values)]
         for kind, by_sigma in found.items()
         for sigma, values in by_sigma.items()
     ]
-    print_table(["anomaly", "sigma", *(METRICS[name] for name in names)], rows)
+    print_table(["anomaly", "sigma", *ACCURACY.values()], rows)
     if arguments.json:
         arguments.json.write_text(json.dumps({**machine(torch.device("cpu")), "kinds": found}, indent=2))
 

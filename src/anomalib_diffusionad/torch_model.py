@@ -116,10 +116,7 @@ class DiffusionADModel(nn.Module):
         """
         image = self._check_image(image)
         anomaly_map = self.segment(image, self.restore(image))
-        # a fixed number of pixels, so that the graph stays free of data-dependent sizes when exported
-        top = min(self.top_k, self.image_size**2)
-        pred_score = anomaly_map.flatten(1).topk(top, dim=1).values.mean(dim=1)
-        return InferenceBatch(pred_score=pred_score, anomaly_map=anomaly_map)
+        return InferenceBatch(pred_score=image_score(anomaly_map, self.top_k), anomaly_map=anomaly_map)
 
     def restore(self, image: Tensor) -> Tensor:
         """Reconstruct images at the fixed time steps, with the fixed noise, by the chosen paradigm.
@@ -173,11 +170,7 @@ class DiffusionADModel(nn.Module):
             Probability of each pixel to be anomalous, smoothed by ``smoothing_sigma``, float32 ``(B, 1, H, W)``.
         """
         anomaly_map = self.segment_logits(image, reconstruction).float().sigmoid()
-        if not self.smoothing_sigma:
-            return anomaly_map
-        size = compute_kernel_size(self.smoothing_sigma)
-        with torch.autocast(image.device.type, enabled=False):
-            return gaussian_blur2d(anomaly_map, size, (self.smoothing_sigma, self.smoothing_sigma))
+        return smooth(anomaly_map, self.smoothing_sigma)
 
     def segment_logits(self, image: Tensor, reconstruction: Tensor) -> Tensor:
         """As :meth:`segment`, before the sigmoid, in the precision of the network."""
@@ -226,6 +219,21 @@ class DiffusionADModel(nn.Module):
             )
             raise ValueError(msg)
         return image.expand(-1, 3, -1, -1)
+
+
+def smooth(anomaly_map: Tensor, sigma: float) -> Tensor:
+    """Smooth maps ``(B, 1, H, W)`` with a Gaussian of a standard deviation in pixels; 0 leaves them as they are."""
+    if not sigma:
+        return anomaly_map
+    # 16 bits would leave a map, most of which is close to 0, a few levels
+    with torch.autocast(anomaly_map.device.type, enabled=False):
+        return gaussian_blur2d(anomaly_map, compute_kernel_size(sigma), (sigma, sigma))
+
+
+def image_score(anomaly_map: Tensor, top_k: int) -> Tensor:
+    """Mean of the ``top_k`` highest pixels of each map, ``(B, 1, H, W)`` -> ``(B,)``."""
+    pixels = anomaly_map.flatten(1)
+    return pixels.topk(min(top_k, pixels.shape[1]), dim=1).values.mean(dim=1)
 
 
 def _check_sizes(image_size: int, base_channels: int, segmentation_channels: int) -> None:

@@ -114,15 +114,18 @@ class ResidualBlock(nn.Module):
     def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
         """Map ``(N, C_in, H, W)`` and the activated embedding ``(N, E)`` to ``(N, C_out, H', W')``."""
         h = F.silu(self.norm1(x))
-        if self.resample == "down":
-            h = F.avg_pool2d(h, kernel_size=2)
+        if self.resample != "up":  # there the convolution doubles the resolution itself
+            h = self._resample(h)
         h = self.conv1(h) + self.time_projection(embedding)[:, :, None, None]
         h = self.conv2(F.silu(self.norm2(h)))
+        return h + self.shortcut(self._resample(x))
+
+    def _resample(self, x: Tensor) -> Tensor:
         if self.resample == "down":
-            x = F.avg_pool2d(x, kernel_size=2)
-        elif self.resample == "up":
-            x = F.interpolate(x, scale_factor=2, mode="nearest")
-        return h + self.shortcut(x)
+            return F.avg_pool2d(x, kernel_size=2)
+        if self.resample == "up":
+            return F.interpolate(x, scale_factor=2, mode="nearest")
+        return x
 
 
 class AttentionBlock(nn.Module):

@@ -28,7 +28,7 @@ def test_an_anomaly_changes_what_its_mask_says(script: ModuleType, kind: str) ->
     foreground = np.zeros((96, 96), dtype=bool)
     foreground[30:70, 30:70] = True
     for _ in range(10):
-        result, mask = script.KINDS[kind](script.Canvas(image, foreground, random), foreign)
+        result, mask = script.KINDS[kind](script.Canvas(image, foreground, foreign, random))
         change = np.abs(result - image).mean(axis=-1)
         assert result.shape == image.shape
         assert 5 < mask.sum() < 0.3 * mask.size

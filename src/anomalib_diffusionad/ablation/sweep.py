@@ -16,7 +16,7 @@ from tqdm import tqdm
 
 from anomalib_diffusionad.benchmark.scores import Scores, measure
 from anomalib_diffusionad.diffusion import add_noise, guide, predict_image
-from anomalib_diffusionad.torch_model import Denoising, DiffusionADModel
+from anomalib_diffusionad.torch_model import Denoising, DiffusionADModel, image_score
 
 from .samples import Samples
 
@@ -156,8 +156,7 @@ def metrics(scores: Scores, has_masks: bool) -> dict[str, float]:
 
 
 def _scores(network: DiffusionADModel, samples: Samples, maps: Tensor) -> Scores:
-    top = min(network.top_k, network.image_size**2)
-    score = maps.flatten(1).topk(top, dim=1).values.mean(dim=1).numpy()
+    score = image_score(maps, network.top_k).numpy()
     pixels = maps[:, 0].numpy()
     mask = np.zeros(pixels.shape, dtype=bool) if samples.mask is None else samples.mask
     return Scores(samples.path, samples.label, score, pixels, mask)
