@@ -76,6 +76,18 @@ def make_datamodule(folder: Path, **arguments) -> Folder:
     )
 
 
+def make_smoothing_model() -> DiffusionAD:
+    """What :func:`openvino_file` is exported from."""
+    return make_model(smoothing_sigma=2.0).eval()
+
+
+@pytest.fixture(scope="session")
+def openvino_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An exported model; exporting takes half a minute."""
+    pytest.importorskip("openvino")
+    return make_smoothing_model().to_openvino(tmp_path_factory.mktemp("openvino"), input_size=(SIZE, SIZE))
+
+
 @pytest.fixture
 def model() -> DiffusionAD:
     """The smallest model, with all zero-initialised layers set to something."""

@@ -4,31 +4,80 @@
 """Quantised graphs keep what needs more than 8 bits."""
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+import numpy as np
 import pytest
 import torch
 
-from anomalib_diffusionad.quantization import float_layers, quantize
+from anomalib_diffusionad.quantization import compress, ends, float_layers, quantize
 
-from .conftest import make_model
+from .conftest import SIZE, make_datamodule, make_model, write_folder
+
+if TYPE_CHECKING:
+    from openvino import Model
 
 openvino = pytest.importorskip("openvino")
 nncf = pytest.importorskip("nncf")
 
 
-def test_ends_and_smoothing_stay_in_floating_point(tmp_path: Path) -> None:
-    path = make_model(smoothing_sigma=2.0).eval().to_openvino(tmp_path, input_size=(64, 64))
-    graph = openvino.Core().read_model(path)
+@pytest.fixture(scope="module")
+def images() -> np.ndarray:
+    return torch.rand(2, 3, SIZE, SIZE, generator=torch.Generator().manual_seed(0)).numpy()
+
+
+def anomaly_map(graph: "Model", images: np.ndarray) -> np.ndarray:
+    compiled = openvino.Core().compile_model(graph, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    return compiled(images)["anomaly_map"]
+
+
+def weight_types(graph: "Model") -> dict[str, str]:
+    """Type in which the weights of each convolution are stored."""
+    types = {}
+    for node in graph.get_ordered_ops():
+        if node.get_type_name() == "Convolution":
+            weights = node.input_value(1).get_node()
+            while weights.get_type_name() != "Constant":
+                weights = weights.input_value(0).get_node()
+            types[node.get_friendly_name()] = weights.get_element_type().get_type_name()
+    return types
+
+
+def test_the_u_net_is_quantised_and_the_rest_is_not(openvino_file: Path, images: np.ndarray, tmp_path: Path) -> None:
+    write_folder(tmp_path)
+    graph = openvino.Core().read_model(openvino_file)
+    expected = anomaly_map(graph, images)
     kept = float_layers(graph)
-    assert len(kept) == 4 + 2, "both ends of both networks, and the smoothing of rows and columns"
-    images = torch.rand(2, 1, 3, 64, 64, generator=torch.Generator().manual_seed(0)).numpy()
-    quantized = quantize(graph, nncf.Dataset(list(images)))
+    quantized = quantize(graph, make_datamodule(tmp_path, val_split_mode="same_as_test"))
     convolutions = [node for node in quantized.get_ordered_ops() if "Convolution" in node.get_type_name()]
     rounded = [node for node in convolutions if node.input_value(0).get_node().get_type_name() == "FakeQuantize"]
-    assert len(rounded) > 0.7 * len(convolutions)
-    assert not {node.get_friendly_name() for node in rounded} & set(kept)
+    names = {node.get_friendly_name() for node in rounded}
+    assert not names & set(kept)
+    plain = {node.get_friendly_name() for node in convolutions if node.get_type_name() == "Convolution"}
+    assert plain - set(kept) <= names
+    assert len(names) > 50
+    assert all(kind == "i8" for name, kind in weight_types(quantized).items() if name in names)
+    result = anomaly_map(quantized, images)
+    assert 0 < np.abs(result - expected).max() < 0.3 * expected.std()
+    assert np.corrcoef(result.ravel(), expected.ravel())[0, 1] > 0.999
 
 
-def test_without_images_it_says_what_is_missing(tmp_path: Path) -> None:
+def test_compressed_weights_leave_the_ends_alone(openvino_file: Path, images: np.ndarray) -> None:
+    graph = openvino.Core().read_model(openvino_file)
+    expected = anomaly_map(graph, images)
+    kept = ends(graph)
+    assert len(kept) == 4 + 2, "both ends of both networks, and the smoothing of rows and columns"
+    compressed = compress(graph)
+    types = weight_types(compressed)
+    assert {name for name, kind in types.items() if kind == "f32"} == set(kept)
+    assert np.abs(anomaly_map(compressed, images) - expected).max() < 0.3 * expected.std()
+
+
+@pytest.mark.parametrize("compression", ["int8_ptq", "int8_acq"])
+def test_without_images_it_says_what_is_missing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, compression: str
+) -> None:
+    model = make_model().eval()
+    monkeypatch.setattr(model, "to_onnx", lambda *_, **__: pytest.fail("work was begun"))
     with pytest.raises(ValueError, match="--data"):
-        make_model().eval().to_openvino(tmp_path, input_size=(64, 64), compression_type="int8_ptq")
+        model.to_openvino(tmp_path, input_size=(SIZE, SIZE), compression_type=compression)

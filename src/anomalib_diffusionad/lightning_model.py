@@ -16,6 +16,7 @@ import torch
 from anomalib import LearningType
 from anomalib.data import AnomalibDataModule, Batch, ImageBatch, InferenceBatch
 from anomalib.data.transforms.utils import extract_transforms_by_type
+from anomalib.deploy.export import CompressionType
 from anomalib.engine.plugins.checkpoint_io import AnomalibCheckpointIO
 from anomalib.metrics import AUPR, AUPRO, AUROC, AnomalibMetric, Evaluator, F1Score
 from anomalib.models.components import AnomalibModule
@@ -38,7 +39,7 @@ from .official import load_official, model_arguments, read_official
 from .post_processor import ProbabilityPostProcessor
 from .prediction_table import PredictionTable
 from .progress import Progress, one_cycle
-from .quantization import quantize
+from .quantization import compress, quantize
 from .replay import SegmentationReplay
 from .synthesis import AnomalySynthesizer, Foreground, make_foreground, open_textures
 from .synthesis.dtd import download_dtd
@@ -423,16 +424,34 @@ class DiffusionAD(AnomalibModule):
         kwargs.setdefault("opset_version", 18)
         return super().to_onnx(*args, **kwargs)
 
-    @staticmethod
-    def _post_training_quantization_ov(model: Any, datamodule: AnomalibDataModule | None = None) -> Any:  # noqa: ANN401
-        """What anomalib calls for ``INT8_PTQ``: calibrates on the datamodule's validation images."""
-        import nncf  # noqa: PLC0415 - optional
+    def to_openvino(self, *args, **kwargs) -> Path:
+        """Export to OpenVINO as anomalib does.
 
-        if datamodule is None:
-            msg = "INT8_PTQ needs images to calibrate on: give a datamodule (--data on the command line)."
+        Raises:
+            ValueError: If the compression needs images and there is no datamodule, or with iterative denoising.
+        """
+        compression = kwargs.get("compression_type")
+        if compression in {CompressionType.INT8_PTQ, CompressionType.INT8_ACQ} and kwargs.get("datamodule") is None:
+            msg = f"{compression} needs images to calibrate on: give a datamodule (--data on the command line)."
             raise ValueError(msg)
-        datamodule.setup("fit")
-        return quantize(model, nncf.Dataset(datamodule.val_dataloader(), lambda batch: batch.image))
+        # OpenVINO optimises the graph itself
+        onnx_options = {"optimize": False} | (kwargs.pop("onnx_kwargs", None) or {})
+        return super().to_openvino(*args, **kwargs, onnx_kwargs=onnx_options)
+
+    def _compress_ov_model(
+        self,
+        model: Any,  # noqa: ANN401 - OpenVINO is optional
+        compression_type: CompressionType | None = None,
+        datamodule: AnomalibDataModule | None = None,
+        *args,
+        **kwargs,
+    ) -> Any:  # noqa: ANN401
+        """What anomalib compresses with, our own for ``INT8`` and ``INT8_PTQ``."""
+        if compression_type == CompressionType.INT8:
+            return compress(model)
+        if compression_type == CompressionType.INT8_PTQ:
+            return quantize(model, cast("AnomalibDataModule", datamodule))
+        return super()._compress_ov_model(model, compression_type, datamodule, *args, **kwargs)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Save the randomness of the run too, so that it resumes as if it had not been stopped.

@@ -13,6 +13,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 from torch.utils.checkpoint import checkpoint
 
+from .normalization import GroupNorm2d
+
 NUM_GROUPS = 32
 NUM_HEADS = 4
 NUM_RESIDUAL_BLOCKS = 2
@@ -99,14 +101,14 @@ class ResidualBlock(nn.Module):
     ) -> None:
         super().__init__()
         self.resample = resample
-        self.norm1 = nn.GroupNorm(NUM_GROUPS, in_channels)
+        self.norm1 = GroupNorm2d(NUM_GROUPS, in_channels)
         self.conv1: nn.Module = (
             UpsamplingConv2d(in_channels, out_channels)
             if resample == "up"
             else nn.Conv2d(in_channels, out_channels, kernel_size=3, padding=1)
         )
         self.time_projection = nn.Linear(embedding_channels, out_channels)
-        self.norm2 = nn.GroupNorm(NUM_GROUPS, out_channels)
+        self.norm2 = GroupNorm2d(NUM_GROUPS, out_channels)
         self.conv2 = zero_init(nn.Conv2d(out_channels, out_channels, kernel_size=3, padding=1))
         same = in_channels == out_channels
         self.shortcut: nn.Module = nn.Identity() if same else nn.Conv2d(in_channels, out_channels, kernel_size=1)
@@ -116,8 +118,8 @@ class ResidualBlock(nn.Module):
         h = F.silu(self.norm1(x))
         if self.resample != "up":  # there the convolution doubles the resolution itself
             h = self._resample(h)
-        h = self.conv1(h) + self.time_projection(embedding)[:, :, None, None]
-        h = self.conv2(F.silu(self.norm2(h)))
+        shift = self.time_projection(embedding)[:, :, None, None]
+        h = self.conv2(F.silu(self.norm2(self.conv1(h), shift)))
         return h + self.shortcut(self._resample(x))
 
     def _resample(self, x: Tensor) -> Tensor:
@@ -137,7 +139,7 @@ class AttentionBlock(nn.Module):
 
     def __init__(self, channels: int) -> None:
         super().__init__()
-        self.norm = nn.GroupNorm(NUM_GROUPS, channels)
+        self.norm = GroupNorm2d(NUM_GROUPS, channels)
         self.qkv = nn.Linear(channels, 3 * channels)
         self.projection = zero_init(nn.Linear(channels, channels))
 
@@ -214,7 +216,7 @@ class DenoisingUNet(nn.Module):
                     stage.append(ResidualBlock(channels, channels, embedding, resample="up"))
                 self.up.append(stage)
 
-        self.norm = nn.GroupNorm(NUM_GROUPS, channels)
+        self.norm = GroupNorm2d(NUM_GROUPS, channels)
         self.head = zero_init(nn.Conv2d(channels, 3, kernel_size=3, padding=1))
 
     def embed(self, t: Tensor) -> Tensor:
