@@ -4,16 +4,14 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
-# glibc returns every large tensor to the system and faults it in again; keep the memory instead
-KEEP_MEMORY := MALLOC_MMAP_THRESHOLD_=8589934592 MALLOC_TRIM_THRESHOLD_=17179869184
 
 .PHONY: demo test lint docs clean
 
 demo: $(VENV)/installed
-	$(KEEP_MEMORY) $(BIN)/python examples/demo.py --out demo
+	$(BIN)/python examples/demo.py --out demo
 
 test: $(VENV)/installed
-	$(KEEP_MEMORY) $(BIN)/python -m pytest
+	$(BIN)/python -m pytest
 
 lint: $(VENV)/installed
 	$(BIN)/ruff check .

@@ -435,8 +435,8 @@ class DiffusionAD(AnomalibModule):
             msg = f"{compression} needs images to calibrate on: give a datamodule (--data on the command line)."
             raise ValueError(msg)
         # OpenVINO optimises the graph itself
-        onnx_options = {"optimize": False} | (kwargs.pop("onnx_kwargs", None) or {})
-        return super().to_openvino(*args, **kwargs, onnx_kwargs=onnx_options)
+        kwargs["onnx_kwargs"] = {"optimize": False} | (kwargs.get("onnx_kwargs") or {})
+        return super().to_openvino(*args, **kwargs)
 
     def _compress_ov_model(
         self,

@@ -13,6 +13,7 @@ from anomalib.models.image.draem.torch_model import DiscriminativeSubNetwork
 from kornia.filters import gaussian_blur2d
 from torch import Tensor, nn
 
+from .allocator import keep_memory
 from .diffusion import add_noise, denoise_step, guide, linear_alpha_bar, predict_image
 from .unet import NUM_GROUPS, DenoisingUNet
 
@@ -80,6 +81,8 @@ class DiffusionADModel(nn.Module):
         _check_steps(t_small, t_big, num_timesteps)
         _check_choices(guidance_scale, denoising, top_k)
         _check_smoothing(smoothing_sigma, image_size)
+        if not torch.accelerator.is_available():
+            keep_memory()
         self.image_size = image_size
         self.t_small, self.t_big = t_small, t_big
         self.guidance_scale = guidance_scale
