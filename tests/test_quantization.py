@@ -74,10 +74,12 @@ def test_compressed_weights_leave_the_ends_alone(openvino_file: Path, images: np
 
 
 @pytest.mark.parametrize("compression", ["int8_ptq", "int8_acq"])
+@pytest.mark.parametrize(("mode", "mend"), [(None, "--data"), ("none", "from_train")])
 def test_without_images_it_says_what_is_missing(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, compression: str
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, compression: str, mode: str | None, mend: str
 ) -> None:
     model = make_model().eval()
     monkeypatch.setattr(model, "to_onnx", lambda *_, **__: pytest.fail("work was begun"))
-    with pytest.raises(ValueError, match="--data"):
-        model.to_openvino(tmp_path, input_size=(SIZE, SIZE), compression_type=compression)
+    datamodule = make_datamodule(write_folder(tmp_path), val_split_mode=mode) if mode else None
+    with pytest.raises(ValueError, match=mend):
+        model.to_openvino(tmp_path, input_size=(SIZE, SIZE), compression_type=compression, datamodule=datamodule)

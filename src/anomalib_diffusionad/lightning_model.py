@@ -39,7 +39,7 @@ from .official import load_official, model_arguments, read_official
 from .post_processor import ProbabilityPostProcessor
 from .prediction_table import PredictionTable
 from .progress import Progress, one_cycle
-from .quantization import compress, quantize
+from .quantization import check_calibration, compress, quantize
 from .replay import SegmentationReplay
 from .synthesis import AnomalySynthesizer, Foreground, make_foreground, open_textures
 from .synthesis.dtd import download_dtd
@@ -428,12 +428,9 @@ class DiffusionAD(AnomalibModule):
         """Export to OpenVINO as anomalib does.
 
         Raises:
-            ValueError: If the compression needs images and there is no datamodule, or with iterative denoising.
+            ValueError: If the compression needs images and there are none, or with iterative denoising.
         """
-        compression = kwargs.get("compression_type")
-        if compression in {CompressionType.INT8_PTQ, CompressionType.INT8_ACQ} and kwargs.get("datamodule") is None:
-            msg = f"{compression} needs images to calibrate on: give a datamodule (--data on the command line)."
-            raise ValueError(msg)
+        check_calibration(kwargs.get("compression_type"), kwargs.get("datamodule"))
         # OpenVINO optimises the graph itself
         kwargs["onnx_kwargs"] = {"optimize": False} | (kwargs.get("onnx_kwargs") or {})
         return super().to_openvino(*args, **kwargs)

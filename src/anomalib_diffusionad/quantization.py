@@ -6,6 +6,8 @@
 from typing import TYPE_CHECKING
 
 from anomalib.data import AnomalibDataModule
+from anomalib.data.utils import ValSplitMode
+from anomalib.deploy.export import CompressionType
 
 if TYPE_CHECKING:
     import openvino
@@ -22,6 +24,25 @@ ARITHMETIC = [
     "ScaledDotProductAttention",
     "Subtract",
 ]
+
+
+def check_calibration(compression: CompressionType | None, datamodule: AnomalibDataModule | None) -> None:
+    """Check, before any work, that there are images where a compression needs them.
+
+    Raises:
+        ValueError: If there is no datamodule, or it has no validation images.
+    """
+    if compression not in {CompressionType.INT8_PTQ, CompressionType.INT8_ACQ}:
+        return
+    if datamodule is None:
+        msg = f"{compression} needs images to calibrate on: give a datamodule (--data on the command line)."
+        raise ValueError(msg)
+    if datamodule.val_split_mode == ValSplitMode.NONE:
+        msg = (
+            f"{compression} calibrates on validation images, and there are none: set val_split_mode of the datamodule "
+            f"to 'from_train' (--data.val_split_mode from_train)."
+        )
+        raise ValueError(msg)
 
 
 def quantize(graph: "openvino.Model", datamodule: AnomalibDataModule) -> "openvino.Model":
