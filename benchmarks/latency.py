@@ -8,10 +8,9 @@
     python benchmarks/latency.py --variants float32,bfloat16 --sizes 128,192,256,384,512
 
 All variants of a size run in turn, once each a round; medians over the rounds. The variants that need OpenVINO run in
-processes of their own; if tcmalloc is preloaded, under which OpenVINO does not start, glibc's allocator is told to keep
-its memory there instead. --isolate runs every variant so, for the allocator and the thread pools of one not to serve
-another. Weights and images are random, the same in every run; for --images FOLDER, INT8 is calibrated on images of that
-folder. On a GPU, the torch variants run there, also in batches.
+processes of their own, without tcmalloc, which OpenVINO does not start under; --isolate runs every variant so, for the
+allocator and the thread pools of one not to serve another. Weights and images are random, the same in every run; for
+--images FOLDER, INT8 is calibrated on images of that folder. On a GPU, the torch variants run there, also in batches.
 """
 
 import argparse
@@ -57,8 +56,6 @@ EXPORTED = ("onnxruntime", "openvino-f32", "openvino-bf16", "openvino-int8")
 ALTERNATIVES = ("draem", "patchcore")
 BANK = (20_000, 1536)
 ANSWER = "latency.py answers "
-# makes glibc's allocator keep what it has, as tcmalloc does
-KEEP_MEMORY = {"MALLOC_MMAP_THRESHOLD_": "8589934592", "MALLOC_TRIM_THRESHOLD_": "17179869184"}
 
 Run = Callable[[], np.ndarray]
 
@@ -197,12 +194,9 @@ def calibration(folder: Path, size: int, arguments: argparse.Namespace) -> Folde
 def command(name: str, size: int, arguments: argparse.Namespace) -> dict[str, Any]:
     """Arguments for ``subprocess`` to start this script again for one variant, without tcmalloc if it is OpenVINO's."""
     environment = dict(os.environ)
-    libraries = environment.get("LD_PRELOAD", "").replace(":", " ").split()
-    if (
-        name.startswith("openvino")
-        and (others := [library for library in libraries if "tcmalloc" not in library]) != libraries
-    ):
-        environment |= {"LD_PRELOAD": " ".join(others), **KEEP_MEMORY}
+    if name.startswith("openvino"):
+        libraries = environment.get("LD_PRELOAD", "").replace(":", " ").split()
+        environment["LD_PRELOAD"] = " ".join(library for library in libraries if "tcmalloc" not in library)
     if name == "baseline":
         environment.setdefault("GLIBC_TUNABLES", "")  # where our models leave the allocator as it is
     # of an option that is given twice, the last counts

@@ -83,3 +83,5 @@ def test_without_images_it_says_what_is_missing(
     datamodule = make_datamodule(write_folder(tmp_path), val_split_mode=mode) if mode else None
     with pytest.raises(ValueError, match=mend):
         model.to_openvino(tmp_path, input_size=(SIZE, SIZE), compression_type=compression, datamodule=datamodule)
+    with pytest.raises(ValueError, match=mend):
+        model.to_openvino(tmp_path, "model", (SIZE, SIZE), compression, datamodule)

@@ -6,6 +6,7 @@
 Paper: DiffusionAD: Norm-guided One-step Denoising Diffusion for Anomaly Detection, Zhang et al.
 """
 
+import inspect
 import logging
 import math
 from pathlib import Path
@@ -430,10 +431,11 @@ class DiffusionAD(AnomalibModule):
         Raises:
             ValueError: If the compression needs images and there are none, or with iterative denoising.
         """
-        check_calibration(kwargs.get("compression_type"), kwargs.get("datamodule"))
+        arguments = inspect.signature(super().to_openvino).bind(*args, **kwargs).arguments
+        check_calibration(arguments.get("compression_type"), arguments.get("datamodule"))
         # OpenVINO optimises the graph itself
-        kwargs["onnx_kwargs"] = {"optimize": False} | (kwargs.get("onnx_kwargs") or {})
-        return super().to_openvino(*args, **kwargs)
+        arguments["onnx_kwargs"] = {"optimize": False} | (arguments.get("onnx_kwargs") or {})
+        return super().to_openvino(**arguments)
 
     def _compress_ov_model(
         self,
