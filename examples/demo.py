@@ -17,14 +17,14 @@ from lightning import seed_everything
 
 from anomalib_diffusionad import DiffusionAD
 from anomalib_diffusionad.data.demo import DEFECTS, make_demo_data
+from anomalib_diffusionad.precision import computes_bfloat16
 from anomalib_diffusionad.visualization import save_overview
 
 
-def precision() -> str:
-    """Half precision where the processor has instructions for it; it would be slower elsewhere."""
-    capabilities = getattr(torch.cpu, "get_capabilities", dict)()
-    fast = torch.cuda.is_available() or any(capabilities.get(name) for name in ("avx512_bf16", "amx_bf16"))
-    return "bf16-mixed" if fast else "32-true"
+def fastest_precision() -> str:
+    """Half precision where the device has instructions for it; it would be slower elsewhere."""
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    return "bf16-mixed" if computes_bfloat16(device) else "32-true"
 
 
 def draw(model: DiffusionAD, datamodule: MVTecAD, path: Path) -> Path:
@@ -77,7 +77,7 @@ def main() -> None:
     engine = Engine(
         max_epochs=-1,
         max_steps=arguments.steps,
-        precision=precision(),
+        precision=fastest_precision(),
         default_root_dir=arguments.out / "results",
     )
     engine.fit(model, datamodule=datamodule)

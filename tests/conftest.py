@@ -3,6 +3,7 @@
 
 """Small images and models for the tests."""
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -11,12 +12,15 @@ import torch
 from anomalib.data import Folder
 from PIL import Image
 
-from anomalib_diffusionad import DiffusionAD
+from anomalib_diffusionad import DiffusionAD, unet
 
 SIZE = 64
 SHARED = Path(__file__).parents[2] / "shared"
 
-torch.set_num_threads(2)
+# threads of processes side by side would wait for each other, also those of commands that tests start
+THREADS = 1 if "PYTEST_XDIST_WORKER" in os.environ else 2
+os.environ["OMP_NUM_THREADS"] = str(THREADS)
+torch.set_num_threads(THREADS)
 
 
 def draw_image(
@@ -77,15 +81,42 @@ def make_datamodule(folder: Path, **arguments) -> Folder:
 
 
 def make_smoothing_model() -> DiffusionAD:
-    """What :func:`openvino_file` is exported from."""
+    """What :func:`exported_files` are exported from."""
     return make_model(smoothing_sigma=2.0).eval()
 
 
 @pytest.fixture(scope="session")
-def openvino_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An exported model; exporting takes half a minute."""
+def exported_files(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """A model in ONNX and OpenVINO, exported once: that takes up to a minute.
+
+    Tests that take it are of one ``xdist_group``, for one process to run them all.
+    """
+    pytest.importorskip("onnxscript")
     pytest.importorskip("openvino")
-    return make_smoothing_model().to_openvino(tmp_path_factory.mktemp("openvino"), input_size=(SIZE, SIZE))
+    root, model, onnx_files = tmp_path_factory.mktemp("exported"), make_smoothing_model(), []
+
+    def to_onnx(_folder: str, *args, **kwargs) -> Path:
+        onnx_files.append(type(model).to_onnx(model, root, *args, **kwargs))
+        return onnx_files[0]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(model, "to_onnx", to_onnx)  # which would be to a folder that is deleted
+        openvino_file = model.to_openvino(root, input_size=(SIZE, SIZE))
+    return onnx_files[0], openvino_file
+
+
+@pytest.fixture(scope="session")
+def openvino_file(exported_files: tuple[Path, Path]) -> Path:
+    """A model in OpenVINO."""
+    return exported_files[1]
+
+
+@pytest.fixture
+def shallow_unet(monkeypatch: pytest.MonkeyPatch) -> None:
+    """U-Nets of three narrow levels of one block, a tenth of the work: for tests of what is around them."""
+    monkeypatch.setattr(unet, "NUM_RESIDUAL_BLOCKS", 1)
+    monkeypatch.setattr(unet, "channel_multipliers", lambda _size: (1, 1, 1))
+    monkeypatch.setattr(unet, "ATTENTION_RESOLUTIONS", range(8, 17))
 
 
 @pytest.fixture

@@ -15,6 +15,8 @@ import pytest
 from . import ddp_worker
 from .conftest import write_folder
 
+pytestmark = pytest.mark.xdist_group("ddp")
+
 PROCESSES = 2
 
 

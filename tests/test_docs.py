@@ -5,6 +5,7 @@
 
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -23,6 +24,8 @@ from anomalib_diffusionad.official import to_official
 
 from .benchmark.conftest import write_mvtec
 from .conftest import SIZE, draw_image, make_model
+
+pytestmark = pytest.mark.usefixtures("shallow_unet")
 
 ROOT = Path(__file__).parents[1]
 PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").glob("*.md"))]
@@ -48,6 +51,7 @@ def commands(page: Path) -> list[list[str]]:
 
 
 ALL_COMMANDS = [(page.name, words) for page in PAGES for words in commands(page)]
+EXPORT_PAGE = ROOT / "docs" / "export.md"
 PYTHON_PAGES = [page for page in PAGES if blocks(page, "python")]
 
 
@@ -77,13 +81,35 @@ def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-@pytest.mark.parametrize("page", PYTHON_PAGES, ids=lambda page: page.name)
-def test_python_snippets_run_in_their_order(page: Path, workplace: Path) -> None:
-    if page.name == "export.md":
-        pytest.importorskip("openvino")
+def run_snippets(page: Path) -> None:
+    """Run the Python snippets of a page one after the other."""
     names: dict[str, object] = {"DiffusionAD": lightning_model.DiffusionAD}
     for code in blocks(page, "python"):
         exec(compile(code, page.name, "exec"), names)  # noqa: S102 - our own pages
+
+
+@pytest.mark.usefixtures("workplace")
+@pytest.mark.parametrize("page", [page for page in PYTHON_PAGES if page != EXPORT_PAGE], ids=lambda page: page.name)
+def test_python_snippets_run_in_their_order(page: Path) -> None:
+    run_snippets(page)
+
+
+@pytest.mark.xdist_group("exported")
+def test_snippets_of_the_export_page_run(
+    exported_files: tuple[Path, Path], workplace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With files put in place of exporting, which is tested elsewhere."""
+    del workplace
+
+    def put(source: Path, kind: str, root: str) -> Path:
+        folder = Path(root) / "weights" / kind
+        shutil.copytree(source.parent, folder)
+        return folder / source.name
+
+    model, (onnx_file, openvino_file) = lightning_model.DiffusionAD, exported_files
+    monkeypatch.setattr(model, "to_onnx", lambda _, root, **__: put(onnx_file, "onnx", root))
+    monkeypatch.setattr(model, "to_openvino", lambda _, root: put(openvino_file, "openvino", root))
+    run_snippets(EXPORT_PAGE)
 
 
 @pytest.fixture(scope="module")

@@ -25,7 +25,7 @@ from anomalib_diffusionad import synthetic_threshold
 from anomalib_diffusionad.benchmark.config import load_comparison
 from anomalib_diffusionad.data import demo
 
-from .conftest import make_model
+from .conftest import make_smoothing_model
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 
@@ -88,18 +88,19 @@ def test_models_are_compared(
 
 
 @pytest.fixture(scope="module")
-def exported(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, float]:
+def exported(tmp_path_factory: pytest.TempPathFactory, exported_files: tuple[Path, Path]) -> tuple[Path, Path, float]:
     """A model, an image larger than it, and the score that testing and predicting give it."""
-    folder = tmp_path_factory.mktemp("exported")
-    model = make_model().eval()
+    path = tmp_path_factory.mktemp("image") / "image.png"
+    model = make_smoothing_model()
     rng = np.random.default_rng(0)
-    Image.fromarray(rng.integers(0, 256, (150, 200, 3), dtype=np.uint8)).save(folder / "image.png")
-    image = torch.from_numpy(np.asarray(Image.open(folder / "image.png"))).permute(2, 0, 1)[None].float() / 255
+    Image.fromarray(rng.integers(0, 256, (150, 200, 3), dtype=np.uint8)).save(path)
+    image = torch.from_numpy(np.array(Image.open(path))).permute(2, 0, 1)[None].float() / 255
     with torch.no_grad():
         score = model.model(model.pre_processor.transform(image)).pred_score.item()
-    return model.to_onnx(folder, input_size=(64, 64)), folder / "image.png", score
+    return exported_files[0], path, score
 
 
+@pytest.mark.xdist_group("exported")
 def test_serving_needs_neither_torch_nor_anomalib(exported: tuple[Path, Path, float]) -> None:
     model, image, score = exported
     without = (
@@ -113,6 +114,7 @@ def test_serving_needs_neither_torch_nor_anomalib(exported: tuple[Path, Path, fl
     assert answer["anomalous"] == (answer["score"] > 0.5)
 
 
+@pytest.mark.xdist_group("exported")
 def test_the_server_answers_images_and_refuses_the_rest(exported: tuple[Path, Path, float]) -> None:
     model, image, score = exported
     module = load("serve_onnx")

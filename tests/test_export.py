@@ -13,6 +13,8 @@ from anomalib_diffusionad import DiffusionAD
 
 from .conftest import make_model, make_smoothing_model
 
+pytestmark = pytest.mark.xdist_group("exported")
+
 BATCHES = (1, 3, 8)
 
 
@@ -31,10 +33,9 @@ def images(count: int, size: int = 64) -> torch.Tensor:
     return torch.rand(count, 3, size, size, generator=torch.Generator().manual_seed(count))
 
 
-def test_onnx_takes_any_batch_and_agrees(exported: DiffusionAD, tmp_path: Path) -> None:
+def test_onnx_takes_any_batch_and_agrees(exported: DiffusionAD, exported_files: tuple[Path, Path]) -> None:
     onnxruntime = pytest.importorskip("onnxruntime")
-    pytest.importorskip("onnxscript")
-    path = exported.to_onnx(tmp_path, input_size=(64, 64))
+    path, _ = exported_files
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
     names = [output.name for output in session.get_outputs()]
     for count in BATCHES:

@@ -24,6 +24,8 @@ from anomalib_diffusionad.checkpoint import AtomicCheckpointIO
 from .conftest import make_model
 from .test_lightning_model import QUIET, LossRecorder
 
+pytestmark = pytest.mark.usefixtures("shallow_unet")
+
 
 @contextmanager
 def file_size_limit(size: int) -> Iterator[None]:

@@ -21,6 +21,8 @@ from anomalib_diffusionad import DiffusionAD
 
 from .conftest import make_datamodule, make_model, write_folder
 
+pytestmark = pytest.mark.usefixtures("shallow_unet")
+
 METRICS = {"image_AUROC", "image_F1Score", "pixel_AUROC", "pixel_AUPRO", "pixel_AUPR", "pixel_F1Score"}
 QUIET = {"enable_progress_bar": False, "enable_model_summary": False, "accelerator": "cpu"}
 
@@ -165,10 +167,10 @@ def test_odd_batches_train(folder: Path, tmp_path: Path, batch_size: int) -> Non
     assert np.isfinite(recorder.losses).all()
 
 
-def test_half_precision_trains_without_nan(datamodule: Folder, tmp_path: Path) -> None:
+def test_half_precision_trains_without_nan(folder: Path, tmp_path: Path) -> None:
     recorder = LossRecorder()
-    model = make_model()
-    engine = Engine(max_epochs=2, precision="bf16-mixed", default_root_dir=tmp_path, callbacks=[recorder], **QUIET)
+    model, datamodule = make_model(), make_datamodule(folder, train_batch_size=2)
+    engine = Engine(max_steps=3, precision="bf16-mixed", default_root_dir=tmp_path, callbacks=[recorder], **QUIET)
     engine.fit(model, datamodule=datamodule)
     assert np.isfinite(recorder.losses).all()
     assert all(parameter.isfinite().all() for parameter in model.parameters())

@@ -16,6 +16,8 @@ from anomalib_diffusionad.progress import Progress, one_cycle
 
 from .conftest import make_datamodule, make_model
 
+pytestmark = pytest.mark.usefixtures("shallow_unet")
+
 QUIET = {"enable_progress_bar": False, "enable_model_summary": False, "accelerator": "cpu"}
 
 

@@ -9,10 +9,20 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 import torch
+from anomalib.data import ImageBatch
+from anomalib.metrics import F1Score
 
-from anomalib_diffusionad.quantization import compress, ends, float_layers, quantize
+from anomalib_diffusionad.quantization import (
+    compress,
+    ends,
+    float_layers,
+    quantize,
+    quantize_with_accuracy_control,
+)
 
 from .conftest import SIZE, make_datamodule, make_model, write_folder
+
+pytestmark = pytest.mark.xdist_group("exported")
 
 if TYPE_CHECKING:
     from openvino import Model
@@ -62,6 +72,49 @@ def test_the_u_net_is_quantised_and_the_rest_is_not(openvino_file: Path, images:
     assert np.corrcoef(result.ravel(), expected.ravel())[0, 1] > 0.999
 
 
+TEST_IMAGES = 7
+
+
+class Scripted(F1Score):
+    """F1, but of the values listed, in turn, where it is measured on all test images."""
+
+    def __init__(self, values: list[float]) -> None:
+        super().__init__(fields=["pred_label", "gt_label"])
+        self.values, self.images = values, 0
+
+    def reset(self) -> None:
+        super().reset()
+        self.images = 0
+
+    def update(self, batch: ImageBatch, *args, **kwargs) -> None:
+        super().update(batch, *args, **kwargs)
+        self.images += len(batch)
+
+    def compute(self) -> torch.Tensor:
+        super().compute()
+        if self.images < TEST_IMAGES:
+            return torch.tensor(0.5)  # NNCF measures single batches too
+        return torch.tensor(self.values.pop(0))
+
+
+def test_accuracy_control_measures_and_quantises_what_plain_quantisation_does(
+    openvino_file: Path, images: np.ndarray, tmp_path: Path
+) -> None:
+    write_folder(tmp_path, defects=4)
+    (tmp_path / "test_good" / "0.png").unlink()
+    datamodule = make_datamodule(tmp_path, val_split_mode="from_train", eval_batch_size=3)
+    datamodule.setup()
+    assert len(datamodule.test_data) == TEST_IMAGES, "so that a single one is left over in the last batch"
+    graph = openvino.Core().read_model(openvino_file)
+    expected = anomaly_map(graph, images)
+    metric = Scripted([0.9, 0.8])
+    quantized = quantize_with_accuracy_control(graph, datamodule, metric, max_drop=0.2)
+    assert not metric.values, "the graph as it was, and quantised"
+    rounded = [node for node in quantized.get_ordered_ops() if node.get_type_name() == "FakeQuantize"]
+    assert len(rounded) > 50
+    assert np.corrcoef(anomaly_map(quantized, images).ravel(), expected.ravel())[0, 1] > 0.999
+
+
 def test_compressed_weights_leave_the_ends_alone(openvino_file: Path, images: np.ndarray) -> None:
     graph = openvino.Core().read_model(openvino_file)
     expected = anomaly_map(graph, images)
@@ -71,6 +124,13 @@ def test_compressed_weights_leave_the_ends_alone(openvino_file: Path, images: np
     types = weight_types(compressed)
     assert {name for name, kind in types.items() if kind == "f32"} == set(kept)
     assert np.abs(anomaly_map(compressed, images) - expected).max() < 0.3 * expected.std()
+
+
+def test_a_drop_out_of_range_is_told_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = make_model().eval()
+    monkeypatch.setattr(model, "to_onnx", lambda *_, **__: pytest.fail("work was begun"))
+    with pytest.raises(ValueError, match=r"max_drop must lie between 0 and 1, got 1\.5"):
+        model.to_openvino(tmp_path, input_size=(SIZE, SIZE), compression_type="int8_acq", max_drop=1.5)
 
 
 @pytest.mark.parametrize("compression", ["int8_ptq", "int8_acq"])

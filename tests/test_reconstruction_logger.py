@@ -18,6 +18,8 @@ from PIL import Image
 from anomalib_diffusionad.reconstruction_logger import NAME, ReconstructionLogger, send
 from tests.conftest import make_model
 
+pytestmark = pytest.mark.usefixtures("shallow_unet")
+
 
 class FakeLogger(DummyLogger):
     """Keeps the pictures that it gets."""

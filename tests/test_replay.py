@@ -18,6 +18,8 @@ from anomalib_diffusionad.replay import SegmentationReplay, _turn
 
 from .conftest import make_datamodule
 
+pytestmark = pytest.mark.usefixtures("shallow_unet")
+
 QUIET = {"enable_progress_bar": False, "enable_model_summary": False, "accelerator": "cpu"}
 
 

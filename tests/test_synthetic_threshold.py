@@ -16,6 +16,8 @@ from anomalib_diffusionad.synthetic_threshold import SyntheticThreshold
 
 from .conftest import make_datamodule
 
+pytestmark = pytest.mark.usefixtures("shallow_unet")
+
 QUIET = {"enable_progress_bar": False, "enable_model_summary": False, "accelerator": "cpu"}
 
 

@@ -14,7 +14,7 @@ from typing import Any, Literal, NamedTuple, cast
 
 import numpy as np
 import torch
-from anomalib import LearningType
+from anomalib import LearningType, TaskType
 from anomalib.data import AnomalibDataModule, Batch, ImageBatch, InferenceBatch
 from anomalib.data.transforms.utils import extract_transforms_by_type
 from anomalib.deploy.export import CompressionType
@@ -31,6 +31,7 @@ from lightning.pytorch.utilities.types import STEP_OUTPUT, OptimizerLRScheduler
 from torch.nn.functional import avg_pool2d, max_pool2d
 from torch.optim import Adam
 from torch.optim.lr_scheduler import LambdaLR
+from torchmetrics import Metric
 from torchvision.transforms.v2 import Compose, Normalize, Resize
 
 from .checkpoint import AtomicCheckpointIO, check_complete, check_finite, check_fits
@@ -38,9 +39,10 @@ from .data.input_check import InputCheck, check_values
 from .loss import DiffusionADLoss
 from .official import load_official, model_arguments, read_official
 from .post_processor import ProbabilityPostProcessor
+from .precision import computes_bfloat16
 from .prediction_table import PredictionTable
 from .progress import Progress, one_cycle
-from .quantization import check_calibration, compress, quantize
+from .quantization import check_compression, compress, quantize, quantize_with_accuracy_control
 from .replay import SegmentationReplay
 from .synthesis import AnomalySynthesizer, Foreground, make_foreground, open_textures
 from .synthesis.dtd import download_dtd
@@ -276,6 +278,12 @@ class DiffusionAD(AnomalibModule):
             if datamodule is not None and not hasattr(datamodule, "val_data"):
                 # val_split_mode "none": anomalib's val_dataloader would fail
                 self.trainer.limit_val_batches = 0
+        if self.trainer.precision.startswith("bf16") and not computes_bfloat16(strategy.root_device):
+            logger.warning(
+                "This processor has no instructions for bfloat16: precision %s is several times slower here than "
+                "32-true (--trainer.precision 32-true).",
+                self.trainer.precision,
+            )
         if strategy.root_device.type == "cuda":
             self.model.to(memory_format=torch.channels_last)
         if self.torch_compile:
@@ -431,10 +439,12 @@ class DiffusionAD(AnomalibModule):
         Raises:
             ValueError: If the compression needs images and there are none, or with iterative denoising.
         """
-        arguments = inspect.signature(super().to_openvino).bind(*args, **kwargs).arguments
-        check_calibration(arguments.get("compression_type"), arguments.get("datamodule"))
+        bound = inspect.signature(super().to_openvino).bind(*args, **kwargs)
+        bound.apply_defaults()
+        arguments = bound.arguments
+        check_compression(arguments["compression_type"], arguments["datamodule"], arguments["max_drop"])
         # OpenVINO optimises the graph itself
-        arguments["onnx_kwargs"] = {"optimize": False} | (arguments.get("onnx_kwargs") or {})
+        arguments["onnx_kwargs"] = {"optimize": False} | (arguments["onnx_kwargs"] or {})
         return super().to_openvino(**arguments)
 
     def _compress_ov_model(
@@ -442,15 +452,19 @@ class DiffusionAD(AnomalibModule):
         model: Any,  # noqa: ANN401 - OpenVINO is optional
         compression_type: CompressionType | None = None,
         datamodule: AnomalibDataModule | None = None,
-        *args,
-        **kwargs,
+        metric: Metric | None = None,
+        task: TaskType | None = None,
+        max_drop: float = 0.01,
     ) -> Any:  # noqa: ANN401
-        """What anomalib compresses with, our own for ``INT8`` and ``INT8_PTQ``."""
+        """What anomalib compresses with, by our own means, which know what needs accuracy."""
+        data = cast("AnomalibDataModule", datamodule)
         if compression_type == CompressionType.INT8:
             return compress(model)
         if compression_type == CompressionType.INT8_PTQ:
-            return quantize(model, cast("AnomalibDataModule", datamodule))
-        return super()._compress_ov_model(model, compression_type, datamodule, *args, **kwargs)
+            return quantize(model, data)
+        if compression_type == CompressionType.INT8_ACQ:
+            return quantize_with_accuracy_control(model, data, metric, max_drop)
+        return super()._compress_ov_model(model, compression_type, datamodule, metric, task, max_drop)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Save the randomness of the run too, so that it resumes as if it had not been stopped.

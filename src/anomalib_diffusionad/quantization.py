@@ -3,16 +3,21 @@
 
 """8 bits for OpenVINO graphs, except where a model would lose accuracy."""
 
-from typing import TYPE_CHECKING
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
 
-from anomalib.data import AnomalibDataModule
+import torch
+from anomalib.data import AnomalibDataModule, ImageBatch
 from anomalib.data.utils import ValSplitMode
 from anomalib.deploy.export import CompressionType
+from anomalib.metrics import F1Score
+from torchmetrics import Metric
 
 if TYPE_CHECKING:
     import openvino
 
 IMAGE_CHANNELS, PAIR_CHANNELS = 3, 6
+OUTPUTS = ("pred_score", "pred_label", "anomaly_map", "pred_mask")
 # normalisation, sums and attention: no faster with 8 bits, and exact where they are not rounded in between
 ARITHMETIC = [
     "Add",
@@ -26,12 +31,17 @@ ARITHMETIC = [
 ]
 
 
-def check_calibration(compression: CompressionType | None, datamodule: AnomalibDataModule | None) -> None:
-    """Check, before any work, that there are images where a compression needs them.
+def check_compression(
+    compression: CompressionType | None, datamodule: AnomalibDataModule | None, max_drop: float
+) -> None:
+    """Check, before any work, what a compression needs.
 
     Raises:
-        ValueError: If there is no datamodule, or it has no validation images.
+        ValueError: If ``max_drop`` is out of range, or there is no datamodule, or it has no validation images.
     """
+    if not 0 <= max_drop <= 1:
+        msg = f"max_drop must lie between 0 and 1, got {max_drop}."
+        raise ValueError(msg)
     if compression not in {CompressionType.INT8_PTQ, CompressionType.INT8_ACQ}:
         return
     if datamodule is None:
@@ -60,16 +70,46 @@ def quantize(graph: "openvino.Model", datamodule: AnomalibDataModule) -> "openvi
         The quantised graph.
     """
     import nncf  # noqa: PLC0415 - optional, and slow to import
-    from openvino import passes  # noqa: PLC0415 - optional
 
-    manager = passes.Manager()
-    manager.register_pass(passes.ConstantFolding())  # kernels that are computed from weights are weights
-    manager.run_passes(graph)
-    datamodule.setup("fit")
-    images = nncf.Dataset(datamodule.val_dataloader(), lambda batch: batch.image)
-    scope = nncf.IgnoredScope(names=float_layers(graph), types=ARITHMETIC, validate=False)
-    quantized = nncf.quantize(graph, images, preset=nncf.QuantizationPreset.MIXED, ignored_scope=scope)
-    return compress(quantized)
+    return compress(nncf.quantize(graph, **_settings(graph, datamodule)))
+
+
+def quantize_with_accuracy_control(
+    graph: "openvino.Model",
+    datamodule: AnomalibDataModule,
+    metric: Metric | None = None,
+    max_drop: float = 0.01,
+) -> "openvino.Model":
+    """Quantise as :func:`quantize`, but leave layers in float32 until accuracy falls by no more than ``max_drop``.
+
+    Other weights stay in float32 too, so that the graph is the one whose accuracy was measured.
+
+    Args:
+        graph: What ``DiffusionAD`` exports, in float32.
+        datamodule: Calibrates with its validation images and measures accuracy on its test images.
+        metric: Accuracy, one of anomalib's metrics, the higher the better; the F1 of image labels if None.
+        max_drop: The difference of the metric that is tolerated, in [0, 1].
+
+    Returns:
+        The quantised graph.
+    """
+    import nncf  # noqa: PLC0415 - optional, and slow to import
+
+    measure = F1Score(fields=["pred_label", "gt_label"]) if metric is None else metric
+
+    def validate(compiled: Any, batches: Iterable[ImageBatch]) -> float:  # noqa: ANN401 - OpenVINO is optional
+        measure.reset()
+        for batch in batches:
+            outputs = compiled(batch.image)
+            measure.update(batch.update(in_place=True, **{name: torch.from_numpy(outputs[name]) for name in OUTPUTS}))
+        return float(measure.compute())
+
+    settings = _settings(graph, datamodule)
+    datamodule.setup("test")
+    test = nncf.Dataset(datamodule.test_dataloader())
+    return nncf.quantize_with_accuracy_control(
+        graph, validation_dataset=test, validation_fn=validate, max_drop=max_drop, **settings
+    )
 
 
 def compress(graph: "openvino.Model") -> "openvino.Model":
@@ -99,6 +139,22 @@ def float_layers(graph: "openvino.Model") -> list[str]:
 def ends(graph: "openvino.Model") -> list[str]:
     """Names of the convolutions that images or maps go in or come out of, few weights that need more than 8 bits."""
     return [layer.get_friendly_name() for layer in _convolutions(graph) if _has_image(layer)]
+
+
+def _settings(graph: "openvino.Model", datamodule: AnomalibDataModule) -> dict[str, Any]:
+    """What to calibrate with and which layers to leave out, as NNCF takes it. Folds constants of ``graph``."""
+    import nncf  # noqa: PLC0415 - optional, and slow to import
+    from openvino import passes  # noqa: PLC0415 - optional
+
+    manager = passes.Manager()
+    manager.register_pass(passes.ConstantFolding())  # kernels that are computed from weights are weights
+    manager.run_passes(graph)
+    datamodule.setup("fit")
+    return {
+        "calibration_dataset": nncf.Dataset(datamodule.val_dataloader(), lambda batch: batch.image),
+        "preset": nncf.QuantizationPreset.MIXED,
+        "ignored_scope": nncf.IgnoredScope(names=float_layers(graph), types=ARITHMETIC, validate=False),
+    }
 
 
 def _convolutions(graph: "openvino.Model") -> list["openvino.Node"]:
