@@ -19,6 +19,7 @@ from torchvision.transforms.v2 import functional as tv
 
 from anomalib_diffusionad import DiffusionAD, DiffusionADModel
 from anomalib_diffusionad.benchmark.scores import METRICS
+from anomalib_diffusionad.precision import computes_bfloat16
 
 ACCURACY = {name: METRICS[name] for name in ("image_auroc", "pixel_auroc", "pixel_pro", "pixel_ap")}  # the paper's
 WARM_UP = 2
@@ -37,11 +38,14 @@ def machine(device: torch.device) -> dict[str, str | int]:
 
 
 def processor() -> str:
-    """Name of the processor."""
+    """Name of the processor and what it computes with: processors of very different speed share a name."""
     file = Path("/proc/cpuinfo")
     lines = file.read_text().splitlines() if file.exists() else []
     names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.machine()
+    instructions = torch.backends.cpu.get_cpu_capability()
+    if computes_bfloat16(torch.device("cpu")):
+        instructions += ", bfloat16"
+    return f"{names[0] if names else platform.machine()} ({instructions})"
 
 
 def allocator() -> str:

@@ -24,13 +24,14 @@ QUIET = {"enable_progress_bar": False, "enable_model_summary": False, "accelerat
 
 
 class Watch(Callback):
-    """Weights before and after the replay of each step, losses, and the number of optimiser steps."""
+    """Weights before and after the replay of each step, losses, the number of optimiser steps, and the random state."""
 
     def __init__(self) -> None:
         self.after_step: list[dict[str, torch.Tensor]] = []
         self.after_replay: list[dict[str, torch.Tensor]] = []
         self.counts: list[int] = []
         self.losses: list[float] = []
+        self.random: list[list[int]] = []
 
     def weights(self, module: DiffusionAD) -> dict[str, torch.Tensor]:
         return {
@@ -44,6 +45,7 @@ class Watch(Callback):
         self.after_step.append({name: value.clone() for name, value in self.weights(pl_module).items()})
 
     def on_train_batch_start(self, trainer, pl_module, *args) -> None:
+        self.random.append(torch.get_rng_state().tolist())
         self.after_replay.append({name: value.clone() for name, value in self.weights(pl_module).items()})
         states = trainer.optimizers[0].state
         first = next(iter(pl_module.model.segmentation.parameters()))
@@ -78,13 +80,14 @@ def test_the_segmentation_network_alone_is_trained_on_earlier_images(folder: Pat
 
 
 def test_without_replay_nothing_is_added_and_runs_with_it_can_be_repeated(folder: Path, tmp_path: Path) -> None:
-    def losses(name: str, replay: int) -> list[float]:
-        return train(make_datamodule(folder, train_batch_size=2), tmp_path / name, replay=replay).losses
+    def run(name: str, replay: int) -> Watch:
+        return train(make_datamodule(folder, train_batch_size=2), tmp_path / name, replay=replay)
 
-    plain, one, two = losses("plain", 0), losses("one", 2), losses("two", 2)
-    assert one == two
-    assert one[:4] == plain[:4]
-    assert one[4:] != plain[4:]
+    plain, one, two = run("plain", 0), run("one", 2), run("two", 2)
+    assert one.losses == two.losses
+    assert one.losses[:4] == plain.losses[:4]
+    assert one.losses[4:] != plain.losses[4:]
+    assert one.random == plain.random, "what else is drawn stays the same"
 
 
 def test_gradients_that_are_being_accumulated_stay(
