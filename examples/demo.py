@@ -50,6 +50,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("demo"), help="folder to write to")
     parser.add_argument("--seed", type=int, default=0, help="seed of the training")
     parser.add_argument("--steps", type=int, default=120, help="training steps")
+    parser.add_argument("--minutes", type=int, default=6, help="end of the training on a slow processor")
     arguments = parser.parse_args()
 
     seed_everything(arguments.seed, workers=True)
@@ -77,6 +78,7 @@ def main() -> None:
     engine = Engine(
         max_epochs=-1,
         max_steps=arguments.steps,
+        max_time={"minutes": arguments.minutes},
         precision=fastest_precision(),
         default_root_dir=arguments.out / "results",
     )
@@ -85,7 +87,7 @@ def main() -> None:
     picture = draw(model, datamodule, arguments.out / "overview.png")
     exported = model.to_onnx(arguments.out, input_size=(64, 64))
 
-    print(f"Done in {(time.monotonic() - start) / 60:.1f} minutes.")
+    print(f"Done in {(time.monotonic() - start) / 60:.1f} minutes, {engine.trainer.global_step} training steps.")
     for name, value in metrics.items():
         print(f"{name:>14} {value:.3f}")
     print(f"Picture: {picture}\nHeat maps: {engine.trainer.default_root_dir}/images\nONNX model: {exported}")
