@@ -25,8 +25,6 @@ from anomalib_diffusionad.official import to_official
 from .benchmark.conftest import write_mvtec
 from .conftest import SIZE, draw_image, make_model
 
-pytestmark = pytest.mark.usefixtures("shallow_unet")
-
 ROOT = Path(__file__).parents[1]
 PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").glob("*.md"))]
 BLOCK = re.compile(r"^ *```(\w+)\n(.*?)^ *```", re.MULTILINE | re.DOTALL)
