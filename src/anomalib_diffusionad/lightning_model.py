@@ -280,7 +280,7 @@ class DiffusionAD(AnomalibModule):
                 self.trainer.limit_val_batches = 0
         if self.trainer.precision.startswith("bf16") and not computes_bfloat16(strategy.root_device):
             logger.warning(
-                "This processor has no instructions for bfloat16: precision %s is several times slower here than "
+                "This processor has no instructions for bfloat16: precision %s is many times slower here than "
                 "32-true (--trainer.precision 32-true).",
                 self.trainer.precision,
             )

@@ -14,8 +14,8 @@ CPU_INSTRUCTIONS = ("avx512_bf16", "amx_bf16", "bf16", "sve_bf16")
 def computes_bfloat16(device: torch.device) -> bool:
     """Whether ``device`` has instructions for bfloat16.
 
-    A CPU without them computes in bfloat16 all the same, but several times slower than in float32. What cannot be asked
-    is taken to have them.
+    A CPU without them computes in bfloat16 all the same, but many times slower than in float32. What cannot be asked is
+    taken to have them.
     """
     capabilities: Mapping[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
     if device.type != "cpu" or not capabilities:

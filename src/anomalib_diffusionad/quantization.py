@@ -105,7 +105,6 @@ def quantize_with_accuracy_control(
         return float(measure.compute())
 
     settings = _settings(graph, datamodule)
-    datamodule.setup("test")
     test = nncf.Dataset(datamodule.test_dataloader())
     return nncf.quantize_with_accuracy_control(
         graph, validation_dataset=test, validation_fn=validate, max_drop=max_drop, **settings
@@ -142,7 +141,10 @@ def ends(graph: "openvino.Model") -> list[str]:
 
 
 def _settings(graph: "openvino.Model", datamodule: AnomalibDataModule) -> dict[str, Any]:
-    """What to calibrate with and which layers to leave out, as NNCF takes it. Folds constants of ``graph``."""
+    """What to calibrate with and which layers to leave out, as NNCF takes it.
+
+    Folds constants of ``graph`` and sets ``datamodule`` up, for all stages.
+    """
     import nncf  # noqa: PLC0415 - optional, and slow to import
     from openvino import passes  # noqa: PLC0415 - optional
 
