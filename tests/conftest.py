@@ -93,16 +93,12 @@ def exported_files(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path
     """
     pytest.importorskip("onnxscript")
     pytest.importorskip("openvino")
-    root, model, onnx_files = tmp_path_factory.mktemp("exported"), make_smoothing_model(), []
-
-    def to_onnx(_folder: str, *args, **kwargs) -> Path:
-        onnx_files.append(type(model).to_onnx(model, root, *args, **kwargs))
-        return onnx_files[0]
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(model, "to_onnx", to_onnx)  # which would be to a folder that is deleted
-        openvino_file = model.to_openvino(root, input_size=(SIZE, SIZE))
-    return onnx_files[0], openvino_file
+    root, model = tmp_path_factory.mktemp("exported"), make_smoothing_model()
+    to_onnx = model.to_onnx
+    # not to the folder that to_openvino deletes
+    model.to_onnx = lambda _folder, *args, **kwargs: to_onnx(root, *args, **kwargs)
+    openvino_file = model.to_openvino(root, input_size=(SIZE, SIZE))
+    return root / "weights" / "onnx" / "model.onnx", openvino_file
 
 
 @pytest.fixture(scope="session")

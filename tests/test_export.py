@@ -61,6 +61,22 @@ def test_openvino_takes_any_batch_and_agrees(exported: DiffusionAD, openvino_fil
         np.testing.assert_allclose(result["anomaly_map"], anomaly_map, rtol=0, atol=1e-3)
 
 
+@pytest.mark.usefixtures("shallow_unet")
+def test_without_an_input_size_the_graph_resizes_images(tmp_path: Path) -> None:
+    openvino = pytest.importorskip("openvino")
+    model = make_model().eval()
+    graph = openvino.Core().read_model(model.to_openvino(tmp_path))
+    compiled = openvino.Core().compile_model(graph, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    for size in (64, 96):
+        # of a smooth image, which resizing without smoothing keeps
+        image = torch.nn.functional.interpolate(images(2, 4), size=(size, size), mode="bilinear")
+        score, anomaly_map = expected(model, image)
+        result = compiled(image.numpy())
+        assert result["anomaly_map"].shape == (2, 1, 64, 64)
+        np.testing.assert_allclose(result["pred_score"], score, rtol=0, atol=1e-3)
+        np.testing.assert_allclose(result["anomaly_map"], anomaly_map, rtol=0, atol=1e-3)
+
+
 def test_openvino_does_not_copy_maps_from_one_layout_to_another(openvino_file: Path) -> None:
     """With an open batch size too: copies took half of the time."""
     openvino = pytest.importorskip("openvino")
