@@ -1,10 +1,8 @@
 # Copyright (C) 2026 The anomalib-diffusionad authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""What the timing scripts share: the machine, its limits, models and tables."""
+"""What the timing scripts share: models, images, the limits of the machine, tables."""
 
-import os
-import platform
 import statistics
 import time
 from collections.abc import Callable, Iterable
@@ -18,41 +16,11 @@ from torch.utils.flop_counter import FlopCounterMode
 from torchvision.transforms.v2 import functional as tv
 
 from anomalib_diffusionad import DiffusionAD, DiffusionADModel
-from anomalib_diffusionad.benchmark.scores import METRICS
-from anomalib_diffusionad.precision import computes_bfloat16
+from anomalib_diffusionad.benchmark.scores import METRICS, PAPER_METRICS
 
-ACCURACY = {name: METRICS[name] for name in ("image_auroc", "pixel_auroc", "pixel_pro", "pixel_ap")}  # the paper's
+ACCURACY = {name: METRICS[name] for name in PAPER_METRICS}
 WARM_UP = 2
 PAUSE = 0.1  # seconds between two measurements, for the threads of the last one to go to sleep
-
-
-def machine(device: torch.device) -> dict[str, str | int]:
-    """What the times depend on: processor, threads, memory allocator, torch."""
-    on_gpu = device.type == "cuda"
-    return {
-        "machine": torch.cuda.get_device_name(device) if on_gpu else processor(),
-        "threads": torch.get_num_threads(),
-        "allocator": allocator(),
-        "torch": torch.__version__,
-    }
-
-
-def processor() -> str:
-    """Name of the processor and what it computes with: processors of very different speed share a name."""
-    file = Path("/proc/cpuinfo")
-    lines = file.read_text().splitlines() if file.exists() else []
-    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    instructions = torch.backends.cpu.get_cpu_capability()
-    if computes_bfloat16(torch.device("cpu")):
-        instructions += ", bfloat16"
-    return f"{names[0] if names else platform.machine()} ({instructions})"
-
-
-def allocator() -> str:
-    """What serves memory, as set in the environment."""
-    settings = [f"{name}={value}" for name, value in sorted(os.environ.items()) if name.startswith("MALLOC_")]
-    preloaded = [Path(library).name for library in os.environ.get("LD_PRELOAD", "").replace(":", " ").split()]
-    return " ".join(preloaded + settings) or "default"
 
 
 def make_model(preset: str, size: int, **arguments) -> DiffusionAD:

@@ -35,7 +35,6 @@ from common import (
     alternate,
     compile_networks,
     count_flops,
-    machine,
     make_model,
     matmul_rate,
     megabytes,
@@ -49,6 +48,7 @@ from common import (
 from torch import Tensor, nn
 from torchvision.utils import save_image
 
+from anomalib_diffusionad.benchmark.machine import describe_machine
 from anomalib_diffusionad.synthesis.textures import find_images
 
 TORCH = ("baseline", "float32", "bfloat16", "compile-float32", "compile-bfloat16", "draem", "patchcore")
@@ -249,7 +249,7 @@ def serve(name: str, size: int, arguments: argparse.Namespace) -> None:
     """The other end of :class:`Child`."""
     run, facts = prepare(name, size, arguments)
     save_map(name, run(), size, arguments)
-    print(ANSWER + json.dumps({**facts, "allocator": machine(torch.device("cpu"))["allocator"]}), flush=True)
+    print(ANSWER + json.dumps({**facts, "allocator": describe_machine(torch.device("cpu"))["allocator"]}), flush=True)
     for _ in sys.stdin:
         print(ANSWER + json.dumps(timed(run, torch.device(arguments.device))), flush=True)
 
@@ -416,7 +416,7 @@ def main() -> None:
         sizes = arguments.sizes or [arguments.size]
         device = torch.device(arguments.device)
         result: dict[str, Any] = {
-            **machine(device),
+            **describe_machine(device),
             "preset": arguments.preset,
             "batch": arguments.batch,
             "isolated": arguments.isolate,

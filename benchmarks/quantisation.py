@@ -20,10 +20,11 @@ import openvino
 import torch
 from anomalib.data import MVTecAD
 from anomalib.deploy.export import CompressionType
-from common import ACCURACY, machine, megabytes, percentages, print_table
+from common import ACCURACY, megabytes, percentages, print_table
 from tqdm import tqdm
 
 from anomalib_diffusionad import DiffusionAD
+from anomalib_diffusionad.benchmark.machine import describe_machine
 from anomalib_diffusionad.benchmark.scores import Scores, measure
 
 FORMS = {
@@ -82,7 +83,7 @@ def main() -> None:
     model.post_processor = None  # raw scores are compared
     data = open_data(model, arguments)
     size = model.model.image_size
-    result: dict = {**machine(torch.device("cpu")), "checkpoint": arguments.ckpt_path.name, "forms": {}}
+    result: dict = {**describe_machine(torch.device("cpu")), "checkpoint": arguments.ckpt_path.name, "forms": {}}
     with TemporaryDirectory() as scratch:
         for name, compression in FORMS.items():
             options = {"compression_type": compression, "datamodule": data} if compression else {}

@@ -16,9 +16,10 @@ from tempfile import TemporaryDirectory
 
 import torch
 from anomalib.data.utils.generators.perlin import PerlinAnomalyGenerator
-from common import alternate, machine, read_images, timed
+from common import alternate, read_images, timed
 from torchvision.utils import save_image
 
+from anomalib_diffusionad.benchmark.machine import describe_machine
 from anomalib_diffusionad.synthesis import AnomalySynthesizer, TextureBank
 from anomalib_diffusionad.synthesis.textures import find_images
 
@@ -63,7 +64,7 @@ def main() -> None:
 
     median = {name: statistics.median(values) for name, values in seconds.items()}
     result = {
-        **machine(device),
+        **describe_machine(device),
         "batch": arguments.batch,
         "size": arguments.size,
         "milliseconds a batch": {name: round(1000 * value, 2) for name, value in median.items()},

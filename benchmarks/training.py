@@ -34,7 +34,6 @@ from common import (
     compile_networks,
     convolution_rate,
     count_flops,
-    machine,
     make_model,
     numbers,
     print_table,
@@ -50,6 +49,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from anomalib_diffusionad import DiffusionADModel
+from anomalib_diffusionad.benchmark.machine import describe_machine
 from anomalib_diffusionad.loss import DiffusionADLoss
 
 VARIANTS = ("baseline", "float32", "bfloat16", "compile-float32", "compile-bfloat16")
@@ -336,7 +336,7 @@ def main() -> None:
     """Run the benchmark."""
     arguments = parse()
     result: dict[str, Any] = {
-        **machine(torch.device(arguments.device)),
+        **describe_machine(torch.device(arguments.device)),
         "checkpointing": arguments.checkpointing,
         "runs": [],
     }

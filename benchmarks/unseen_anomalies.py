@@ -18,11 +18,12 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 import torch
-from common import ACCURACY, machine, percentages, print_table, read_images
+from common import ACCURACY, percentages, print_table, read_images
 from scipy import ndimage
 from tqdm import tqdm
 
 from anomalib_diffusionad import DiffusionAD, DiffusionADModel
+from anomalib_diffusionad.benchmark.machine import describe_machine
 from anomalib_diffusionad.benchmark.scores import Scores, measure
 from anomalib_diffusionad.synthesis import make_foreground
 from anomalib_diffusionad.synthesis.sheet import evenly
@@ -207,7 +208,7 @@ def main() -> None:
     ]
     print_table(["anomaly", "sigma", *ACCURACY.values()], rows)
     if arguments.json:
-        arguments.json.write_text(json.dumps({**machine(torch.device("cpu")), "kinds": found}, indent=2))
+        arguments.json.write_text(json.dumps({**describe_machine(torch.device("cpu")), "kinds": found}, indent=2))
 
 
 if __name__ == "__main__":

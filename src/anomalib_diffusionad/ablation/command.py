@@ -13,7 +13,7 @@ from anomalib.data import AnomalibDataModule
 from tqdm import tqdm
 
 from anomalib_diffusionad.benchmark.cell import choose_device
-from anomalib_diffusionad.benchmark.speed import describe_machine
+from anomalib_diffusionad.benchmark.machine import describe_machine
 from anomalib_diffusionad.lightning_model import DiffusionAD
 from anomalib_diffusionad.synthesis.sheet import evenly
 from anomalib_diffusionad.torch_model import DiffusionADModel

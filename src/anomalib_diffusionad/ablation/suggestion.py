@@ -8,13 +8,14 @@ from typing import NamedTuple
 import pandas as pd
 from tqdm import tqdm
 
+from anomalib_diffusionad.benchmark.scores import PAPER_METRICS
 from anomalib_diffusionad.torch_model import DiffusionADModel
 
 from .samples import Samples
 from .study import run_sweeps
 from .sweep import Setting
 
-CRITERION = ["image_auroc", "pixel_auroc", "pixel_pro", "pixel_ap"]
+CRITERION = list(PAPER_METRICS)
 WORTHWHILE = 0.005  # a change must gain this much, or it is as likely chance
 SYNTHETIC = "synthetic"
 

@@ -24,9 +24,10 @@ from lightning.pytorch.strategies import SingleDeviceStrategy
 
 from .components import build_datamodule, build_model, check_category_folder
 from .config import Cell
+from .machine import describe_machine
 from .pictures import save_pictures
 from .scores import ScoreKeeper, measure
-from .speed import PeakMemory, describe_machine, measure_size, measure_speed, settle_memory
+from .speed import PeakMemory, measure_size, measure_speed, settle_memory
 
 CHECKPOINT_RULE = (
     "Every model is tested in float32 with the weights of its last training step. No validation set is split off, and "

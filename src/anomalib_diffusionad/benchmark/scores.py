@@ -28,6 +28,7 @@ METRICS = {
     "image_f1": "Image F1",
     "pixel_f1": "Pixel F1",
 }
+PAPER_METRICS = ("image_auroc", "pixel_auroc", "pixel_pro", "pixel_ap")
 
 
 class Scores(NamedTuple):

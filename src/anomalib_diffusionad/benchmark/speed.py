@@ -5,16 +5,12 @@
 
 import ctypes
 import gc
-import os
-import platform
 import statistics
 import sys
 import threading
 import time
-from pathlib import Path
 from types import TracebackType
 
-import anomalib
 import psutil
 import torch
 from anomalib.models import AnomalibModule
@@ -118,20 +114,6 @@ class PeakMemory:
             self.peak_mb = max(self.peak_mb, process.memory_info().rss / MEBIBYTE - self.base_mb)
             if self._stop.wait(self.interval):
                 return
-
-
-def describe_machine(device: torch.device) -> dict[str, str | int]:
-    """What the times depend on: device, threads, memory allocator and versions."""
-    on_gpu = device.type == "cuda"
-    preloaded = Path(os.environ.get("LD_PRELOAD", "").split(":")[0]).name
-    return {
-        "device": torch.cuda.get_device_name(device) if on_gpu else f"CPU, {platform.machine()}",
-        "threads": torch.get_num_threads(),
-        "allocator": preloaded or "system",
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "anomalib": anomalib.__version__,
-    }
 
 
 def settle_memory(device: torch.device) -> float:
