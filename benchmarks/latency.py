@@ -15,7 +15,6 @@ allocator and the thread pools of one not to serve another. Weights and images a
 
 import argparse
 import json
-import os
 import statistics
 import subprocess
 import sys
@@ -30,6 +29,7 @@ from anomalib.data import Folder
 from anomalib.deploy.export import CompressionType
 from anomalib.models.image.draem.torch_model import DraemModel
 from anomalib.models.image.patchcore.torch_model import PatchcoreModel
+from apart import Child, command, serve
 from baseline import Baseline
 from common import (
     alternate,
@@ -55,7 +55,6 @@ TORCH = ("baseline", "float32", "bfloat16", "compile-float32", "compile-bfloat16
 EXPORTED = ("onnxruntime", "openvino-f32", "openvino-bf16", "openvino-int8")
 ALTERNATIVES = ("draem", "patchcore")
 BANK = (20_000, 1536)
-ANSWER = "latency.py answers "
 
 Run = Callable[[], np.ndarray]
 
@@ -152,10 +151,10 @@ def export(name: str, size: int, arguments: argparse.Namespace) -> None:
     if name == "onnxruntime":
         model.to_onnx(folder, path.stem, input_size=(size, size))
         return
-    options: dict[str, Any] = {}
+    compression: dict[str, Any] = {}
     if name == "openvino-int8":
-        options = {"compression_type": CompressionType.INT8_PTQ, "datamodule": calibration(folder, size, arguments)}
-    model.to_openvino(folder, path.stem, input_size=(size, size), **options)
+        compression = {"compression_type": CompressionType.INT8_PTQ, "datamodule": calibration(folder, size, arguments)}
+    model.to_openvino(folder, path.stem, input_size=(size, size), **compression)
 
 
 def export_path(name: str, size: int, arguments: argparse.Namespace) -> Path:
@@ -191,17 +190,9 @@ def calibration(folder: Path, size: int, arguments: argparse.Namespace) -> Folde
     )
 
 
-def command(name: str, size: int, arguments: argparse.Namespace) -> dict[str, Any]:
-    """Arguments for ``subprocess`` to start this script again for one variant, without tcmalloc if it is OpenVINO's."""
-    environment = dict(os.environ)
-    if name.startswith("openvino"):
-        libraries = environment.get("LD_PRELOAD", "").replace(":", " ").split()
-        environment["LD_PRELOAD"] = " ".join(library for library in libraries if "tcmalloc" not in library)
-    if name == "baseline":
-        environment.setdefault("GLIBC_TUNABLES", "")  # where our models leave the allocator as it is
-    # of an option that is given twice, the last counts
-    last = ["--size", str(size), "--exports", str(arguments.exports), "--only", name]
-    return {"args": [sys.executable, __file__, *sys.argv[1:], *last], "env": environment}
+def options(size: int, arguments: argparse.Namespace) -> tuple[str, ...]:
+    """What to add to the command line for a process of its own."""
+    return "--size", str(size), "--exports", str(arguments.exports)
 
 
 def export_apart(size: int, arguments: argparse.Namespace) -> None:
@@ -209,49 +200,7 @@ def export_apart(size: int, arguments: argparse.Namespace) -> None:
     for name in arguments.variants:
         if name in EXPORTED and not export_path(name, size, arguments).exists():
             print(f"exporting {name} at {size} px", file=sys.stderr, flush=True)
-            options = command(name, size, arguments)
-            subprocess.run([*options["args"], "--export"], env=options["env"], check=False)  # noqa: S603 - ourselves
-
-
-class Child:
-    """A variant in a process of its own: call it to let it run once, for the seconds that took."""
-
-    def __init__(self, name: str, size: int, arguments: argparse.Namespace) -> None:
-        self.name = name
-        self.process = subprocess.Popen(
-            **command(name, size, arguments),
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        self.facts: dict[str, Any] = self._answer()
-
-    def __call__(self) -> float:
-        """Run once; returns the seconds."""
-        self.process.stdin.write("\n")
-        self.process.stdin.flush()
-        return self._answer()
-
-    def close(self) -> None:
-        """End the process."""
-        self.process.stdin.close()
-        self.process.wait()
-
-    def _answer(self) -> Any:  # noqa: ANN401
-        for line in self.process.stdout:
-            if line.startswith(ANSWER):
-                return json.loads(line.removeprefix(ANSWER))
-        msg = f"The process of {self.name} ended with code {self.process.wait()}."
-        raise RuntimeError(msg)
-
-
-def serve(name: str, size: int, arguments: argparse.Namespace) -> None:
-    """The other end of :class:`Child`."""
-    run, facts = prepare(name, size, arguments)
-    save_map(name, run(), size, arguments)
-    print(ANSWER + json.dumps({**facts, "allocator": describe_machine(torch.device("cpu"))["allocator"]}), flush=True)
-    for _ in sys.stdin:
-        print(ANSWER + json.dumps(timed(run, torch.device(arguments.device))), flush=True)
+            subprocess.run(**command(name, *options(size, arguments), "--export"), check=False)
 
 
 def save_map(name: str, anomaly_map: np.ndarray, size: int, arguments: argparse.Namespace) -> None:
@@ -275,7 +224,7 @@ def measure(size: int, arguments: argparse.Namespace) -> dict[str, dict[str, Any
             print(f"preparing {name} at {size} px", file=sys.stderr, flush=True)
             if arguments.isolate or name.startswith("openvino"):
                 try:
-                    child = Child(name, size, arguments)
+                    child = Child(name, *options(size, arguments))
                 except RuntimeError as error:
                     print(f"{name} is left out: {error}", file=sys.stderr)
                     continue
@@ -409,7 +358,12 @@ def main() -> None:
     """Run the benchmark."""
     arguments = parse()
     if arguments.only:
-        (export if arguments.export else serve)(arguments.only, arguments.size, arguments)
+        if arguments.export:
+            export(arguments.only, arguments.size, arguments)
+            return
+        run, facts = prepare(arguments.only, arguments.size, arguments)
+        save_map(arguments.only, run(), arguments.size, arguments)
+        serve(run, facts, torch.device(arguments.device))
         return
     with TemporaryDirectory() as scratch:
         arguments.exports = arguments.exports or Path(scratch)

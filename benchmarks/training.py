@@ -7,10 +7,13 @@
     python benchmarks/training.py --preset tiny --size 64,128 --batch 16
     python benchmarks/training.py --preset paper --size 256 --batch 16 --repeats 0 --checkpointing
     python benchmarks/training.py --preset tiny --size 64 --batch 16 --profile
+    python benchmarks/training.py --preset tiny --size 64 --batch 16 --isolate
 
 A step is what ``DiffusionAD.training_step`` does on given images and masks: reconstruction, segmentation, joint loss,
 backward, Adam. All variants run in turn, once each a round; medians over the rounds. Weights, images, masks and noise
-are random, the same in every run. Preset, size and batch can be several, separated by commas.
+are random, the same in every run. Preset, size and batch can be several, separated by commas. --isolate runs each
+variant in a process of its own: the stand-in for the original with the allocator that is set, and ours with what
+``DiffusionAD`` makes of it.
 
 Memory is counted without computing, on fake tensors, so that it can be more than this machine has: what autograd
 saves (each storage once, parameters apart), weights, gradients and Adam's states, and the greatest sum of all tensors
@@ -28,6 +31,7 @@ from typing import Any
 
 import psutil
 import torch
+from apart import Child, serve
 from baseline import Baseline
 from common import (
     alternate,
@@ -214,17 +218,26 @@ def time_steps(
     """Seconds of a step of each variant that fits into memory, in turn; the peak on a GPU; a profile if wanted."""
     device = torch.device(arguments.device)
     steps: dict[str, Step] = {}
+    children: dict[str, Child] = {}
     results: dict[str, dict[str, Any]] = {}
-    for name in arguments.variants:
-        steps[name] = make_step(name, preset, size, batch, arguments)
-        try:
-            results[name] = first_step(steps[name], memory[name]["peak of tensors"])
-        except torch.OutOfMemoryError as error:
-            print(f"{name} is left out: {error}")
-            del steps[name]
-    seconds = alternate(
-        {name: lambda step=step: timed(step, device) for name, step in steps.items()}, arguments.repeats
-    )
+    try:
+        for name in arguments.variants:
+            try:
+                check_memory(memory[name]["peak of tensors"], device)
+                if arguments.isolate:
+                    children[name] = Child(name, "--preset", preset, "--size", str(size), "--batch", str(batch))
+                    results[name] = children[name].facts
+                else:
+                    step = make_step(name, preset, size, batch, arguments)
+                    results[name] = first_step(step)
+                    steps[name] = step
+            except RuntimeError as error:  # noqa: PERF203 - few variants; torch.OutOfMemoryError is one
+                print(f"{name} is left out: {error}")
+        run = {name: lambda step=step: timed(step, device) for name, step in steps.items()}
+        seconds = alternate(run | children, arguments.repeats)
+    finally:
+        for child in children.values():
+            child.close()
     reference = next(iter(seconds), "")
     for name, values in seconds.items():
         median = statistics.median(values)
@@ -239,16 +252,24 @@ def time_steps(
     return results
 
 
-def first_step(step: Step, needed: float) -> dict[str, Any]:
-    """Run a step once, if its ``needed`` GiB are there; gives the peak of the GPU."""
+def check_memory(needed: float, device: torch.device) -> None:
+    """See to it that ``needed`` GiB are there; a GPU says so itself.
+
+    Raises:
+        torch.OutOfMemoryError: If they are not.
+    """
+    free = psutil.virtual_memory().available / GIB
+    if device.type == "cpu" and needed > free:
+        msg = f"it needs {needed:.1f} GiB, and {free:.1f} are free."
+        raise torch.OutOfMemoryError(msg)
+
+
+def first_step(step: Step) -> dict[str, Any]:
+    """Run a step once; gives the peak of the GPU."""
+    step()
     if step.device.type != "cuda":
-        free = psutil.virtual_memory().available / GIB
-        if needed > free:
-            msg = f"it needs {needed:.1f} GiB, and {free:.1f} are free."
-            raise torch.OutOfMemoryError(msg)
-        step()
         return {}
-    step()  # the first step has Adam's states still to make, and cuDNN its choices
+    # the first step had Adam's states still to make, and cuDNN its choices
     torch.cuda.synchronize()
     torch.cuda.reset_peak_memory_stats()
     before = torch.cuda.memory_allocated()
@@ -320,24 +341,33 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--compile-mode", help="of torch.compile")
     parser.add_argument("--checkpointing", action="store_true", help="gradient checkpointing, except in the baseline")
     parser.add_argument("--channels-last", action="store_true", help="this layout on a CPU too")
+    parser.add_argument("--isolate", action="store_true", help="every variant in a process of its own")
     parser.add_argument("--profile", action="store_true", help="print where the time goes")
     parser.add_argument("--rows", type=int, default=15, help="operators to print")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--json", type=Path, help="file to write the numbers to")
+    parser.add_argument("--only", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.variants is None:
         arguments.variants = [name for name in VARIANTS if arguments.compile or not name.startswith("compile")]
     if unknown := set(arguments.variants) - set(VARIANTS):
         parser.error(f"unknown variants: {', '.join(unknown)}")
+    if arguments.isolate and arguments.profile:
+        parser.error("--profile needs the variants in this process: leave --isolate out")
     return arguments
 
 
 def main() -> None:
     """Run the benchmark."""
     arguments = parse()
+    if arguments.only:
+        step = make_step(arguments.only, arguments.preset[0], arguments.size[0], arguments.batch[0], arguments)
+        serve(step, first_step(step), step.device)
+        return
     result: dict[str, Any] = {
         **describe_machine(torch.device(arguments.device)),
         "checkpointing": arguments.checkpointing,
+        "isolated": arguments.isolate,
         "runs": [],
     }
     for name, value in list(result.items())[:-1]:

@@ -24,6 +24,8 @@ def test_allocator_and_its_settings_are_named(monkeypatch):
     for name in [name for name in os.environ if name.startswith(("LD_PRELOAD", "MALLOC_", "GLIBC_TUNABLES"))]:
         monkeypatch.delenv(name)
     assert describe_machine(CPU)["allocator"] == "system"
+    monkeypatch.setenv("GLIBC_TUNABLES", "")
+    assert describe_machine(CPU)["allocator"] == "system"
     monkeypatch.setenv("MALLOC_ARENA_MAX", "1")
     monkeypatch.setenv("LD_PRELOAD", "/lib/libtcmalloc.so.4")
     assert describe_machine(CPU)["allocator"] == "libtcmalloc.so.4 MALLOC_ARENA_MAX=1"

@@ -41,5 +41,5 @@ def _processor() -> str:
 def _allocator() -> str:
     """What serves memory, as set in the environment."""
     preloaded = [Path(library).name for library in os.environ.get("LD_PRELOAD", "").replace(":", " ").split()]
-    settings = [f"{name}={value}" for name, value in sorted(os.environ.items()) if name.startswith(SETTINGS)]
+    settings = [f"{name}={value}" for name, value in sorted(os.environ.items()) if value and name.startswith(SETTINGS)]
     return " ".join(preloaded + settings) or "system"
