@@ -63,6 +63,7 @@ MUTATIONS = (
     ("synthesis/shapes.py", "(t * (t * 6 - 15) + 10)", "(t * (t * 6 + 15) + 10)", "synthesis/test_shapes.py"),
     ("unet.py", "math.log(10000)", "math.log(1000)", "test_unet.py"),
     ("unet.py", "[angles.sin(), angles.cos()]", "[angles.cos(), angles.sin()]", "test_unet.py"),
+    ("unet.py", ".to(x.dtype)\n", "\n", "test_unet.py"),
     ("normalization.py", "mean = mean + shift", "mean = mean - shift", "test_normalization.py"),
     ("normalization.py", "within + (mean - group_mean)", "within - (mean - group_mean)", "test_normalization.py"),
     ("normalization.py", "(shift - group_mean) * scale", "(shift + group_mean) * scale", "test_normalization.py"),

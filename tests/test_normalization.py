@@ -41,3 +41,11 @@ def test_without_variance_it_stays_finite(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr(torch.compiler, "is_exporting", lambda: True)
     # what rounding leaves of a variance of 0 is small against epsilon only in part
     torch.testing.assert_close(norm(x), expected, rtol=0, atol=2e-3)
+
+
+def test_16_bits_in_are_16_bits_out_with_statistics_in_float32() -> None:
+    norm, x = make_norm(), (3 + torch.randn(2, 32, 6, 5)).bfloat16()
+    with torch.autocast("cpu", torch.bfloat16):
+        result = norm(x)
+    assert result.dtype == torch.bfloat16
+    torch.testing.assert_close(result.float(), norm(x.float()), rtol=2**-8, atol=2**-8)

@@ -4,9 +4,12 @@
 """Structure and behaviour of the U-Net."""
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import pytest
 import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.nn.functional import conv2d
 
 from anomalib_diffusionad.unet import (
@@ -155,3 +158,27 @@ def test_compiles_to_one_graph() -> None:
     with torch.no_grad():
         torch.testing.assert_close(compiled(x, embedding), unet(x, embedding))
     assert len(graphs) == 1
+
+
+@contextmanager
+def autocast_of_a_gpu() -> Iterator[None]:
+    """What ``torch.autocast("cuda", torch.bfloat16)`` sets, which refuses to without a GPU."""
+    torch.set_autocast_dtype("cuda", torch.bfloat16)
+    torch.set_autocast_enabled("cuda", True)  # noqa: FBT003 - takes no names
+    yield
+    torch.set_autocast_enabled("cuda", False)  # noqa: FBT003
+    torch.clear_autocast_cache()
+
+
+@pytest.mark.skipif(not torch.backends.cuda.is_built(), reason="needs a torch with CUDA, though no GPU")
+def test_maps_stay_in_16_bits_under_autocast_of_a_gpu() -> None:
+    dtypes = set()
+    with FakeTensorMode(), torch.device("cuda"):  # operators choose data types and compute nothing
+        unet = DenoisingUNet(image_size=64, base_channels=32)
+        for module in unet.modules():
+            module.register_forward_hook(lambda *call: dtypes.add(call[-1].dtype))
+        embedding = unet.embed(torch.zeros(1))
+        dtypes.clear()
+        with autocast_of_a_gpu():
+            unet(torch.zeros(1, 3, 64, 64), embedding)
+    assert dtypes == {torch.bfloat16}

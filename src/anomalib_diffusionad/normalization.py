@@ -1,7 +1,7 @@
 # Copyright (C) 2026 The anomalib-diffusionad authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Group normalisation that runtimes of exported graphs compute fast."""
+"""Group normalisation in the precision of its input, which runtimes of exported graphs compute fast."""
 
 import torch
 from torch import Tensor, nn
@@ -18,9 +18,13 @@ class GroupNorm2d(nn.GroupNorm):
     """
 
     def forward(self, x: Tensor, shift: Tensor | None = None) -> Tensor:
-        """Normalise ``(N, C, H, W)``, after adding ``shift``, ``(N, C, 1, 1)``, if there is one."""
+        """Normalise ``(N, C, H, W)``, after adding ``shift``, ``(N, C, 1, 1)``, if there is one.
+
+        Returns:
+            The same shape and data type as ``x``, also under autocast.
+        """
         if not torch.compiler.is_exporting():
-            return super().forward(x if shift is None else x + shift)
+            return self._normalize(x if shift is None else x + shift)
         shift = torch.zeros_like(self.bias[:, None, None]) if shift is None else shift
         mean = x.mean((2, 3), keepdim=True)
         square = torch.linalg.vector_norm(x, dim=(2, 3), keepdim=True).square() / (x.shape[2] * x.shape[3])
@@ -30,6 +34,15 @@ class GroupNorm2d(nn.GroupNorm):
         variance = self._average(within + (mean - group_mean).square())
         scale = self.weight[:, None, None] * (variance + self.eps).rsqrt()
         return x * scale + (self.bias[:, None, None] + (shift - group_mean) * scale)
+
+    def _normalize(self, x: Tensor) -> Tensor:
+        weight: Tensor = self.weight
+        bias: Tensor = self.bias
+        if x.device.type != "cpu":  # whose operator alone takes float32 parameters for maps in 16 bits
+            weight, bias = weight.to(x.dtype), bias.to(x.dtype)
+        count, channels, height, width = x.shape
+        # not group_norm, which autocast has a GPU compute and write in float32: twice the memory
+        return torch.native_group_norm(x, weight, bias, count, channels, height * width, self.num_groups, self.eps)[0]
 
     def _average(self, statistic: Tensor) -> Tensor:
         """Give each channel of ``(N, C, 1, 1)`` the mean of its group, by a convolution."""

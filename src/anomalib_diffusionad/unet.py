@@ -126,7 +126,8 @@ class ResidualBlock(nn.Module):
         if self.resample == "down":
             return F.avg_pool2d(x, kernel_size=2)
         if self.resample == "up":
-            return F.interpolate(x, scale_factor=2, mode="nearest")
+            # autocast has a GPU give float32, and with it the sums of all that is added to it
+            return F.interpolate(x, scale_factor=2, mode="nearest").to(x.dtype)
         return x
 
 
