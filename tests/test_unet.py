@@ -4,8 +4,6 @@
 """Structure and behaviour of the U-Net."""
 
 import math
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 import pytest
 import torch
@@ -20,6 +18,8 @@ from anomalib_diffusionad.unet import (
     UpsamplingConv2d,
     channel_multipliers,
 )
+
+from .conftest import autocast_of_a_gpu
 
 
 def test_paper_preset_has_the_originals_parameter_count() -> None:
@@ -158,16 +158,6 @@ def test_compiles_to_one_graph() -> None:
     with torch.no_grad():
         torch.testing.assert_close(compiled(x, embedding), unet(x, embedding))
     assert len(graphs) == 1
-
-
-@contextmanager
-def autocast_of_a_gpu() -> Iterator[None]:
-    """What ``torch.autocast("cuda", torch.bfloat16)`` sets, which refuses to without a GPU."""
-    torch.set_autocast_dtype("cuda", torch.bfloat16)
-    torch.set_autocast_enabled("cuda", True)  # noqa: FBT003 - takes no names
-    yield
-    torch.set_autocast_enabled("cuda", False)  # noqa: FBT003
-    torch.clear_autocast_cache()
 
 
 @pytest.mark.skipif(not torch.backends.cuda.is_built(), reason="needs a torch with CUDA, though no GPU")
