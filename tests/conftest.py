@@ -89,10 +89,7 @@ def make_smoothing_model() -> DiffusionAD:
 
 @pytest.fixture(scope="session")
 def exported_files(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    """A model in ONNX and OpenVINO, exported once: that takes up to a minute.
-
-    Tests that take it are of one ``xdist_group``, for one process to run them all.
-    """
+    """A model in ONNX and OpenVINO, exported once a process: that takes up to a minute."""
     pytest.importorskip("onnxscript")
     pytest.importorskip("openvino")
     root, model = tmp_path_factory.mktemp("exported"), make_smoothing_model()
@@ -109,9 +106,25 @@ def openvino_file(exported_files: tuple[Path, Path]) -> Path:
     return exported_files[1]
 
 
+@pytest.fixture(scope="session")
+def shallow_export(tmp_path_factory: pytest.TempPathFactory) -> tuple[DiffusionAD, Path]:
+    """A model with a shallow U-Net, and the same in OpenVINO, exported without an input size."""
+    pytest.importorskip("onnxscript")
+    pytest.importorskip("openvino")
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        make_shallow(monkeypatch)
+        model = make_model().eval()
+    return model, model.to_openvino(tmp_path_factory.mktemp("shallow"))
+
+
 @pytest.fixture
 def shallow_unet(monkeypatch: pytest.MonkeyPatch) -> None:
-    """U-Nets of three narrow levels of one block, a tenth of the work: for tests of what is around them."""
+    """Makes U-Nets shallow, for tests of what is around them."""
+    make_shallow(monkeypatch)
+
+
+def make_shallow(monkeypatch: pytest.MonkeyPatch) -> None:
+    """U-Nets of three narrow levels of one block, a tenth of the work."""
     monkeypatch.setattr(unet, "NUM_RESIDUAL_BLOCKS", 1)
     monkeypatch.setattr(unet, "channel_multipliers", lambda _size: (1, 1, 1))
     monkeypatch.setattr(unet, "ATTENTION_RESOLUTIONS", range(8, 17))

@@ -10,6 +10,7 @@ import json
 import sys
 from pathlib import Path
 
+import pytest
 import torch
 from anomalib.callbacks import ModelCheckpoint
 from anomalib.engine import Engine
@@ -18,7 +19,7 @@ from lightning.pytorch.callbacks import Callback
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from tests.conftest import make_datamodule, make_model
+from tests.conftest import make_datamodule, make_model, make_shallow
 
 STEPS = 6
 
@@ -53,6 +54,7 @@ class Diary(Callback):
 
 def work(data: Path, out: Path, devices: int, batch_size: int) -> None:
     """Train, test, and write the diary of this process."""
+    make_shallow(pytest.MonkeyPatch())
     seed_everything(5)
     distributed = {"strategy": "ddp", "devices": devices} if devices > 1 else {"devices": 1}
     quiet = {"enable_progress_bar": False, "enable_model_summary": False, "accelerator": "cpu", "logger": False}

@@ -15,8 +15,6 @@ import pytest
 from . import ddp_worker
 from .conftest import write_folder
 
-pytestmark = pytest.mark.xdist_group("ddp")
-
 PROCESSES = 2
 
 

@@ -92,7 +92,6 @@ def test_python_snippets_run_in_their_order(page: Path) -> None:
     run_snippets(page)
 
 
-@pytest.mark.xdist_group("exported")
 def test_snippets_of_the_export_page_run(
     exported_files: tuple[Path, Path], workplace: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

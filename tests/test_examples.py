@@ -100,7 +100,6 @@ def exported(tmp_path_factory: pytest.TempPathFactory, exported_files: tuple[Pat
     return exported_files[0], path, score
 
 
-@pytest.mark.xdist_group("exported")
 def test_serving_needs_neither_torch_nor_anomalib(exported: tuple[Path, Path, float]) -> None:
     model, image, score = exported
     without = (
@@ -114,7 +113,6 @@ def test_serving_needs_neither_torch_nor_anomalib(exported: tuple[Path, Path, fl
     assert answer["anomalous"] == (answer["score"] > 0.5)
 
 
-@pytest.mark.xdist_group("exported")
 def test_the_server_answers_images_and_refuses_the_rest(exported: tuple[Path, Path, float]) -> None:
     model, image, score = exported
     module = load("serve_onnx")

@@ -24,8 +24,6 @@ from anomalib_diffusionad.cli import DiffusionADCLI
 from tests.benchmark.conftest import PATCHCORE, TINY, write_config
 from tests.benchmark.test_scores import make_scores, reference_pro
 
-pytestmark = pytest.mark.xdist_group("compare")
-
 COMMAND = "from anomalib_diffusionad.cli import main; main()"
 
 
