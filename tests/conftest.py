@@ -106,17 +106,6 @@ def openvino_file(exported_files: tuple[Path, Path]) -> Path:
     return exported_files[1]
 
 
-@pytest.fixture(scope="session")
-def shallow_export(tmp_path_factory: pytest.TempPathFactory) -> tuple[DiffusionAD, Path]:
-    """A model with a shallow U-Net, and the same in OpenVINO, exported without an input size."""
-    pytest.importorskip("onnxscript")
-    pytest.importorskip("openvino")
-    with pytest.MonkeyPatch.context() as monkeypatch:
-        make_shallow(monkeypatch)
-        model = make_model().eval()
-    return model, model.to_openvino(tmp_path_factory.mktemp("shallow"))
-
-
 @pytest.fixture
 def shallow_unet(monkeypatch: pytest.MonkeyPatch) -> None:
     """Makes U-Nets shallow, for tests of what is around them."""
@@ -152,6 +141,8 @@ def autocast_of_a_gpu() -> Iterator[None]:
     """What ``torch.autocast("cuda", torch.bfloat16)`` sets, which refuses to without a GPU."""
     torch.set_autocast_dtype("cuda", torch.bfloat16)
     torch.set_autocast_enabled("cuda", True)  # noqa: FBT003 - takes no names
-    yield
-    torch.set_autocast_enabled("cuda", False)  # noqa: FBT003
-    torch.clear_autocast_cache()
+    try:
+        yield
+    finally:
+        torch.set_autocast_enabled("cuda", False)  # noqa: FBT003
+        torch.clear_autocast_cache()

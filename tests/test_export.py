@@ -59,10 +59,12 @@ def test_openvino_takes_any_batch_and_agrees(exported: DiffusionAD, openvino_fil
         np.testing.assert_allclose(result["anomaly_map"], anomaly_map, rtol=0, atol=1e-3)
 
 
-def test_without_an_input_size_the_graph_resizes_images(shallow_export: tuple[DiffusionAD, Path]) -> None:
+@pytest.mark.usefixtures("shallow_unet")
+def test_without_an_input_size_the_graph_resizes_images(tmp_path: Path) -> None:
     openvino = pytest.importorskip("openvino")
-    model, file = shallow_export
-    compiled = openvino.Core().compile_model(file, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    model = make_model().eval()
+    graph = openvino.Core().read_model(model.to_openvino(tmp_path))
+    compiled = openvino.Core().compile_model(graph, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
     for size in (64, 96):
         # of a smooth image, which resizing without smoothing keeps
         image = torch.nn.functional.interpolate(images(2, 4), size=(size, size), mode="bilinear")

@@ -12,7 +12,6 @@ import torch
 from anomalib.data import ImageBatch
 from anomalib.metrics import F1Score
 
-from anomalib_diffusionad import DiffusionAD
 from anomalib_diffusionad.quantization import (
     compress,
     ends,
@@ -97,21 +96,21 @@ class Scripted(F1Score):
 
 
 def test_accuracy_control_measures_and_quantises_what_plain_quantisation_does(
-    shallow_export: tuple[DiffusionAD, Path], images: np.ndarray, tmp_path: Path
+    openvino_file: Path, images: np.ndarray, tmp_path: Path
 ) -> None:
     write_folder(tmp_path, defects=4)
     (tmp_path / "test_good" / "0.png").unlink()
     datamodule = make_datamodule(tmp_path, val_split_mode="from_train", eval_batch_size=3)
     datamodule.setup()
     assert len(datamodule.test_data) == TEST_IMAGES, "so that a single one is left over in the last batch"
-    graph = openvino.Core().read_model(shallow_export[1])
+    graph = openvino.Core().read_model(openvino_file)
     expected = anomaly_map(graph, images)
     metric = Scripted([0.9, 0.8])
     quantized = quantize_with_accuracy_control(graph, datamodule, metric, max_drop=0.2)
     assert not metric.values, "the graph as it was, and quantised"
     rounded = [node for node in quantized.get_ordered_ops() if node.get_type_name() == "FakeQuantize"]
-    assert len(rounded) > 20
-    assert np.corrcoef(anomaly_map(quantized, images).ravel(), expected.ravel())[0, 1] > 0.99
+    assert len(rounded) > 50
+    assert np.corrcoef(anomaly_map(quantized, images).ravel(), expected.ravel())[0, 1] > 0.999
 
 
 def test_compressed_weights_leave_the_ends_alone(openvino_file: Path, images: np.ndarray) -> None:
