@@ -33,9 +33,8 @@ def test_mask_loss_by_hand(focal_weight: float) -> None:
     probability, mask = [0.9, 0.2, 0.7, 0.4], [1.0, 0.0, 0.0, 1.0]
     logits = torch.tensor(probability).logit().reshape(1, 1, 2, 2)
     zero = torch.zeros(1, 3, 2, 2)
-    losses = DiffusionADLoss(focal_weight)(
-        (zero, zero), (zero, zero), logits, torch.tensor(mask).reshape(1, 1, 2, 2), torch.ones(1)
-    )
+    loss, mask_image = DiffusionADLoss(focal_weight), torch.tensor(mask).reshape(1, 1, 2, 2)
+    losses = loss((zero, zero), (zero, zero), logits, mask_image, torch.ones(1))
     right = [p if m else 1 - p for p, m in zip(probability, mask, strict=True)]
     focal = sum(-0.5 * (1 - p) ** 4 * math.log(p) for p in right) / 4
     smooth_l1 = sum(0.5 * (1 - p) ** 2 for p in right) / 4
@@ -43,6 +42,7 @@ def test_mask_loss_by_hand(focal_weight: float) -> None:
     assert losses.smooth_l1.item() == pytest.approx(smooth_l1, rel=1e-5)
     assert losses.noise.item() == 0
     assert losses.total.item() == pytest.approx(smooth_l1 + focal_weight * focal, rel=1e-5)
+    assert loss.mask_loss(logits, mask_image).item() == pytest.approx(smooth_l1 + focal_weight * focal, rel=1e-5)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
