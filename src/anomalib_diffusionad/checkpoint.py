@@ -119,7 +119,8 @@ def check_finite(weights: Mapping[str, Tensor]) -> None:
     Raises:
         FloatingPointError: If one is not finite.
     """
-    for name, value in weights.items():
-        if value.is_floating_point() and not value.isfinite().all():
-            msg = f"The weights {name} are no longer finite, so no checkpoint is written."
-            raise FloatingPointError(msg)
+    finite = {name: value.isfinite().all() for name, value in weights.items() if value.is_floating_point()}
+    if finite and not torch.stack(list(finite.values())).all():  # looked at once: each look waits for the device
+        name = next(name for name, good in finite.items() if not good)
+        msg = f"The weights {name} are no longer finite, so no checkpoint is written."
+        raise FloatingPointError(msg)

@@ -221,6 +221,7 @@ class DiffusionAD(AnomalibModule):
         self._training_seed: int | None = None
         self._resumed_randomness: dict[str, Any] | None = None
         self._bad_step = torch.tensor(-1)
+        self._shown_loss = torch.tensor(0.0)
         self._check_pre_processor()
 
     @classmethod
@@ -325,6 +326,7 @@ class DiffusionAD(AnomalibModule):
         else:
             self._training_seed = torch.initial_seed()
         self._bad_step = torch.full((), -1, device=self.device)
+        self._shown_loss = torch.zeros((), pin_memory=self.device.type == "cuda")
         self._progress = Progress(self.trainer) if self.coarse_training else None
 
     def training_step(self, batch: ImageBatch, batch_idx: int) -> STEP_OUTPUT:
@@ -360,8 +362,7 @@ class DiffusionAD(AnomalibModule):
         predicted = (reconstruction.eps_small, reconstruction.eps_big)
         losses = self.loss(predicted, (noise[0], noise[1]), logits, mask, 1 - label)
         terms = {f"train_loss_{name}": getattr(losses, name).detach() for name in ("noise", "smooth_l1", "focal")}
-        self.log("train_loss", losses.total.detach(), prog_bar=True, on_step=True, on_epoch=False)
-        self.log_dict(terms, on_step=True, on_epoch=False)
+        self.log_dict({"train_loss": losses.total.detach(), **terms}, on_step=True, on_epoch=False)
         self._watch(losses.total.detach())
         if not self.segmentation_replay:
             return {"loss": losses.total}
@@ -542,16 +543,20 @@ class DiffusionAD(AnomalibModule):
         return torch.Generator().manual_seed(int(seed >> np.uint64(1)))
 
     def _watch(self, loss: torch.Tensor) -> None:
-        """Remember the first step whose loss is not finite, and stop: at once on a CPU, before it reaches the weights.
+        """Show the loss, and stop where it is not finite, on a CPU before it spoils the weights.
 
-        Elsewhere looking at it would make each step wait for the device; it is looked at every ``log_every_n_steps``
-        steps, at the end of an epoch and before a checkpoint is written.
+        Elsewhere looking at it would make each step wait for the device. There the progress bar shows the last one that
+        has arrived; the first step that is not finite is remembered, and looked at every ``log_every_n_steps`` steps,
+        at the end of an epoch and before a checkpoint is written.
         """
+        self._shown_loss.copy_(loss, non_blocking=loss.device.type == "cuda")
         keep = loss.isfinite() | (self._bad_step >= 0)
         self._bad_step = torch.where(keep, self._bad_step, self.global_step)
         every = self.trainer.log_every_n_steps  # type: ignore[attr-defined]
         if loss.device.type == "cpu" or self.global_step % max(1, every) == 0:
             self._check_loss()
+        # the bar reads a number each step: from a tensor of the device it would wait for it
+        self.log("loss", self._shown_loss, prog_bar=True, logger=False, on_step=True, on_epoch=False)
 
     def _check_loss(self) -> None:
         step = int(self._bad_step)

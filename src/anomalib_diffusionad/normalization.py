@@ -36,13 +36,12 @@ class GroupNorm2d(nn.GroupNorm):
         return x * scale + (self.bias[:, None, None] + (shift - group_mean) * scale)
 
     def _normalize(self, x: Tensor) -> Tensor:
-        weight: Tensor = self.weight
-        bias: Tensor = self.bias
-        if x.device.type != "cpu":  # whose operator alone takes float32 parameters for maps in 16 bits
-            weight, bias = weight.to(x.dtype), bias.to(x.dtype)
-        count, channels, height, width = x.shape
-        # not group_norm, which autocast has a GPU compute and write in float32: twice the memory
-        return torch.native_group_norm(x, weight, bias, count, channels, height * width, self.num_groups, self.eps)[0]
+        if x.dtype == self.weight.dtype or x.device.type == "cpu":
+            return super().forward(x)
+        # in mixed precision a GPU would write float32, twice the memory; its operator takes one data type alone
+        weight, bias = self.weight.to(x.dtype), self.bias.to(x.dtype)
+        with torch.autocast(x.device.type, enabled=False):
+            return F.group_norm(x, self.num_groups, weight, bias, self.eps)
 
     def _average(self, statistic: Tensor) -> Tensor:
         """Give each channel of ``(N, C, 1, 1)`` the mean of its group, by a convolution."""

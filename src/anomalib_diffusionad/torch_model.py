@@ -132,7 +132,7 @@ class DiffusionADModel(nn.Module):
         """
         if self.denoising == "iterative":
             return self._restore_iteratively(image)
-        alpha_bar = self.alpha_bar[[self.t_small, self.t_big], None, None, None]
+        alpha_bar = torch.stack([self.alpha_bar[self.t_small], self.alpha_bar[self.t_big]])[:, None, None, None]
         if self.denoising == "one_step":
             noisy = add_noise(image, self.noise[:1], alpha_bar[:1])
             return predict_image(noisy, self._predict_noise(noisy, [self.t_small]), alpha_bar[:1]).clamp(-1, 1)
@@ -196,7 +196,9 @@ class DiffusionADModel(nn.Module):
         fixed steps is then computed once, not once an image.
         """
         if isinstance(t, list):
-            embedding = self.unet.embed(torch.tensor(t, device=noisy.device))
+            # filled where they are: a copy from the host would wait for the GPU
+            steps = torch.cat([torch.full((1,), step, device=noisy.device) for step in t])
+            embedding = self.unet.embed(steps)
             part = noisy.shape[0] // len(t)
             embedding = embedding[:, None].expand(-1, part, -1).flatten(0, 1)
         else:
