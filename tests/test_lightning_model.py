@@ -18,6 +18,7 @@ from lightning.pytorch.callbacks import Callback
 from torchvision.transforms.v2 import CenterCrop, Compose, Normalize, Resize
 
 from anomalib_diffusionad import DiffusionAD
+from anomalib_diffusionad.synthesis import foreground
 
 from .conftest import make_datamodule, make_model, write_folder
 
@@ -294,3 +295,18 @@ def test_each_network_has_its_learning_rate() -> None:
     assert [group["lr"] for group in make_model().configure_optimizers().param_groups] == [1e-4, 1e-4]
     model = make_model()
     assert sum(len(group["params"]) for group in groups) == len(list(model.model.parameters()))
+
+
+def test_runs_on_the_same_images_share_computed_masks(
+    datamodule: Folder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    computed = []
+    monkeypatch.setattr(foreground, "find_object", lambda image: computed.append(image.shape))
+    folders = []
+    for _ in range(2):
+        engine = Engine(max_steps=1, default_root_dir=tmp_path, **QUIET)
+        engine.fit(make_model(foreground="auto"), datamodule=datamodule)
+        folders.append(Path(engine.trainer.default_root_dir))
+    assert folders[0].name == "v0"
+    assert folders[1].name == "v1"
+    assert len(computed) == len(datamodule.train_data)

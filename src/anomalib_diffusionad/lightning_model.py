@@ -9,6 +9,7 @@ Paper: DiffusionAD: Norm-guided One-step Denoising Diffusion for Anomaly Detecti
 import inspect
 import logging
 import math
+import re
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, cast
 
@@ -305,7 +306,9 @@ class DiffusionAD(AnomalibModule):
             )
             raise ValueError(msg)
         run = Path(self.trainer.default_root_dir)
-        self.synthesizer.foreground = make_foreground(self.foreground, size, run / "foreground")
+        # anomalib numbers the runs on the same data: they share the masks
+        place = run.parent if re.fullmatch(r"v\d+", run.name) else run
+        self.synthesizer.foreground = make_foreground(self.foreground, size, place / "foreground")
         samples = getattr(getattr(datamodule, "train_data", None), "samples", None)
         if samples is not None and self.masks_fit_files:
             self.synthesizer.foreground.check(samples.image_path)
