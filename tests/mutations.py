@@ -81,7 +81,10 @@ MUTATIONS = (
     ("torch_model.py", "(sigma, sigma)", "(2 * sigma, sigma)", "test_torch_model.py"),
     ("torch_model.py", "big = big.clamp(-1, 1)", "big = big.clamp(-2, 2)", "test_official.py"),
     ("torch_model.py", "values.mean(dim=1)", "values.amax(dim=1)", "test_torch_model.py"),
+    ("torch_model.py", "torch.full((1,), step, device=noisy.device)", "torch.tensor([step])", "test_on_a_gpu.py"),
     ("lightning_model.py", "logits, mask, 1 - label)", "logits, mask, label)", "test_lightning_model.py"),
+    ("lightning_model.py", "self._shown_loss, prog_bar", "loss, prog_bar", "test_on_a_gpu.py"),
+    ("lightning_model.py", 'non_blocking=loss.device.type == "cuda"', "non_blocking=False", "test_on_a_gpu.py"),
 )
 
 
