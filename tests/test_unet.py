@@ -156,7 +156,7 @@ def test_compiles_to_one_graph() -> None:
     compiled = torch.compile(unet, backend=backend, fullgraph=True)
     x, embedding = torch.randn(2, 3, 64, 64), unet.embed(torch.tensor([10, 700]))
     with torch.no_grad():
-        torch.testing.assert_close(compiled(x, embedding), unet(x, embedding))
+        torch.testing.assert_close(compiled(x, embedding), unet(x, embedding), rtol=1e-5, atol=1e-4)
     assert len(graphs) == 1
 
 
