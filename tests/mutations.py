@@ -84,7 +84,14 @@ MUTATIONS = (
     ("torch_model.py", "torch.full((1,), step, device=noisy.device)", "torch.tensor([step])", "test_on_a_gpu.py"),
     ("lightning_model.py", "logits, mask, 1 - label)", "logits, mask, label)", "test_lightning_model.py"),
     ("lightning_model.py", "self._shown_loss, prog_bar", "loss, prog_bar", "test_on_a_gpu.py"),
-    ("lightning_model.py", 'non_blocking=loss.device.type == "cuda"', "non_blocking=False", "test_on_a_gpu.py"),
+    ("lightning_model.py", "copy_(loss, non_blocking=True)", "copy_(loss)", "test_on_a_gpu.py"),
+    ("lightning_model.py", 'pin_memory=self.device.type == "cuda"', "pin_memory=False", "test_on_a_gpu.py"),
+    (
+        "normalization.py",
+        "return F.group_norm(x, self.num_groups, weight, bias, self.eps)",
+        "return torch.native_group_norm(x, weight, bias, *x.shape[:2], x[0, 0].numel(), self.num_groups, self.eps)[0]",
+        "test_unet.py",
+    ),
 )
 
 

@@ -18,7 +18,17 @@ from torch.utils._pytree import tree_leaves, tree_map_only
 
 aten = torch.ops.aten
 GPU = torch.device("cuda", 0)
-WAITING = {aten._local_scalar_dense.default, aten.nonzero.default, aten.equal.default, aten.masked_select.default}
+WAITING = {  # the size or the value of their result is known to the device alone
+    aten._local_scalar_dense.default,
+    aten._unique2.default,
+    aten.bincount.default,
+    aten.equal.default,
+    aten.masked_select.default,
+    aten.nonzero.default,
+    aten.repeat_interleave.Tensor,
+    aten.unique_dim.default,
+}
+INDEXING = {aten.index.Tensor, aten.index_put.default, aten.index_put_.default}
 
 
 class OnGPU(Tensor):
@@ -65,8 +75,8 @@ class PretendedGPU(TorchDispatchMode):
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         super().__init__()
         self.waits: list[str] = []
-        generator = torch.Generator
-        monkeypatch.setattr(torch, "Generator", lambda _device="cpu": generator())
+        self._pinned: list[Tensor] = []
+        monkeypatch.setattr(torch, "Generator", GeneratorAnywhere)
         monkeypatch.setattr(torch.cuda, "_lazy_init", lambda: None)
         torch._C._ensureCUDADeviceGuardSet()
 
@@ -83,7 +93,8 @@ class PretendedGPU(TorchDispatchMode):
         to_gpu, blocking = there, not options.get("non_blocking")
         if function is aten.copy_.default:
             to_gpu, there = (isinstance(tensor, OnGPU) for tensor in args[:2])
-            blocking = args[2:] != (True,)
+            pinned = to_gpu or args[0].data_ptr() in {tensor.data_ptr() for tensor in self._pinned}
+            blocking = args[2:] != (True,) or not pinned
         elif "device" in options:
             to_gpu = torch.device(options["device"] or "cpu").type == "cuda"
             options["device"] = torch.device("cpu")
@@ -91,12 +102,27 @@ class PretendedGPU(TorchDispatchMode):
         elif there and not all(isinstance(tensor, OnGPU) for tensor in tensors if tensor.dim()):
             msg = f"{function} was given tensors of the host and of the GPU."
             raise RuntimeError(msg)
-        if (function in WAITING and there) or (tensors and there != to_gpu and blocking):
+        waits = function in WAITING or (function in INDEXING and _with_mask(args[1]))
+        if (there and waits) or (tensors and there != to_gpu and blocking):
             self.waits.append(str(function))
-        options.pop("pin_memory", None)
+        pin = options.pop("pin_memory", None)
         known = {id(tensor.content): tensor for tensor in tensors if isinstance(tensor, OnGPU)}
         result = function(*tree_map_only(OnGPU, _content, args), **tree_map_only(OnGPU, _content, options))
+        if pin:
+            self._pinned.append(result)
         return tree_map_only(Tensor, lambda tensor: known.get(id(tensor), OnGPU(tensor)), result) if to_gpu else result
+
+
+class GeneratorAnywhere(torch.Generator):
+    """A generator on the CPU, wherever it is wanted."""
+
+    def __new__(cls, device: Any = "cpu") -> torch.Generator:
+        """Make a plain one."""
+        return super().__new__(torch.Generator)
+
+
+def _with_mask(indices: Any) -> bool:
+    return any(isinstance(index, Tensor) and index.dtype in {torch.bool, torch.uint8} for index in indices)
 
 
 def _content(tensor: OnGPU) -> Tensor:

@@ -17,7 +17,9 @@ from .conftest import SIZE, make_model
 from .pretend_gpu import GPU, OnGPU, PretendedGPU, put_on_gpu
 
 pytestmark = [
-    pytest.mark.skipif(not torch.backends.cuda.is_built(), reason="needs a torch with CUDA, though no GPU"),
+    pytest.mark.skipif(
+        not torch.backends.cuda.is_built() or torch.cuda.is_available(), reason="needs a torch with CUDA, but no GPU"
+    ),
     pytest.mark.usefixtures("shallow_unet"),
 ]
 
@@ -84,10 +86,14 @@ def test_the_pretended_gpu_tells_host_and_device_apart(monkeypatch: pytest.Monke
             there + here
         assert isinstance(there + torch.tensor(1.0), OnGPU)
         assert isinstance(here.to("cuda", non_blocking=True) + there, OnGPU)
-        here.copy_(there, non_blocking=True)
+        torch.zeros(3, pin_memory=True).copy_(there, non_blocking=True)
+        assert there[torch.tensor([0, 2]).to("cuda", non_blocking=True)].shape == (2,)
         assert gpu.waits == []
+        here.copy_(there, non_blocking=True)
         assert type(there.cpu()) is torch.Tensor
         assert isinstance(here.to("cuda"), OnGPU)
         assert there.sum() == 3
         assert there.sum().item() == 3
-    assert len(gpu.waits) == 4
+        assert there[there > 0].shape == (3,)
+        there[there > 1] = 0
+    assert len(gpu.waits) == 7, gpu.waits

@@ -307,7 +307,8 @@ class DiffusionAD(AnomalibModule):
             raise ValueError(msg)
         run = Path(self.trainer.default_root_dir)
         # anomalib numbers the runs on the same data: they share the masks
-        place = run.parent if re.fullmatch(r"v\d+", run.name) else run
+        numbered = re.fullmatch(r"v\d+", run.name) and (run.parent / "latest").exists()
+        place = run.parent if numbered else run
         self.synthesizer.foreground = make_foreground(self.foreground, size, place / "foreground")
         samples = getattr(getattr(datamodule, "train_data", None), "samples", None)
         if samples is not None and self.masks_fit_files:
@@ -548,17 +549,19 @@ class DiffusionAD(AnomalibModule):
     def _watch(self, loss: torch.Tensor) -> None:
         """Show the loss, and stop where it is not finite, on a CPU before it spoils the weights.
 
-        Elsewhere looking at it would make each step wait for the device. There the progress bar shows the last one that
-        has arrived; the first step that is not finite is remembered, and looked at every ``log_every_n_steps`` steps,
-        at the end of an epoch and before a checkpoint is written.
+        Elsewhere looking at it would make each step wait for the device: the first step that is not finite is
+        remembered, and looked at every ``log_every_n_steps`` steps, at the end of an epoch and before a checkpoint is
+        written. The progress bar, which reads a number each step, is given the last loss that has arrived from CUDA.
         """
-        self._shown_loss.copy_(loss, non_blocking=loss.device.type == "cuda")
+        if loss.is_cuda:
+            self._shown_loss.copy_(loss, non_blocking=True)  # to pinned memory, or it would wait
+        else:
+            self._shown_loss = loss
         keep = loss.isfinite() | (self._bad_step >= 0)
         self._bad_step = torch.where(keep, self._bad_step, self.global_step)
         every = self.trainer.log_every_n_steps  # type: ignore[attr-defined]
         if loss.device.type == "cpu" or self.global_step % max(1, every) == 0:
             self._check_loss()
-        # the bar reads a number each step: from a tensor of the device it would wait for it
         self.log("loss", self._shown_loss, prog_bar=True, logger=False, on_step=True, on_epoch=False)
 
     def _check_loss(self) -> None:

@@ -75,6 +75,19 @@ def test_flipped_images_without_paths_get_flipped_masks() -> None:
     assert (masks[0] != masks[1].flip(-1)).float().mean() < 0.01
 
 
+@pytest.mark.parametrize("content", [b"", b"no picture", b"\x89PNG\r\n\x1a\n broken"])
+def test_a_broken_kept_mask_is_made_anew(image_path: Path, tmp_path: Path, content: bytes) -> None:
+    def mask() -> torch.Tensor:
+        return make_foreground("auto", SIZE, tmp_path / "cache")(torch.rand(1, 3, SIZE, SIZE), [str(image_path)])
+
+    expected = mask()
+    (kept,) = [path for path in (tmp_path / "cache").rglob("*") if path.is_file()]
+    good = kept.read_bytes()
+    kept.write_bytes(content)
+    assert torch.equal(mask(), expected)
+    assert kept.read_bytes() == good
+
+
 def test_masks_are_computed_once_and_kept_by_content(
     image_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -4,11 +4,12 @@
 """Where foreground masks of image files come from: a folder of ready ones, or an estimator with a cache on disk."""
 
 import hashlib
-import os
 from abc import ABC, abstractmethod
 from collections import defaultdict
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
+from uuid import uuid4
 
 import numpy as np
 from PIL import Image
@@ -131,7 +132,8 @@ class ComputedMasks(MaskSource):
         digest = hashlib.sha256(Path(image_path).read_bytes()).hexdigest()
         cached = self.cache_dir / self.method / f"{digest}.png"
         if cached.is_file():
-            return np.asarray(Image.open(cached).convert("L")) > 127
+            with suppress(OSError, SyntaxError):  # a broken one is made anew
+                return np.asarray(Image.open(cached).convert("L")) > 127
         mask = self.from_image(read_rgb(image_path))
         write_mask(mask, cached)
         return mask
@@ -158,8 +160,8 @@ def read_rgb(path: str | Path) -> np.ndarray:
 def write_mask(mask: np.ndarray, path: Path) -> None:
     """Write a mask, bool ``(H, W)``, as PNG with 0 and 255, whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    # several processes may write the same file, and any may be stopped midway
-    unfinished = path.with_name(f"{path.name}.{os.getpid()}")
+    # several processes, also of other machines, may write the same file, and any may be stopped midway
+    unfinished = path.with_name(f"{path.name}.{uuid4().hex}")
     Image.fromarray(mask).convert("L").save(unfinished, format="PNG")
     unfinished.replace(path)
 
