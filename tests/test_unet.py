@@ -162,7 +162,7 @@ def test_compiles_to_one_graph() -> None:
 
 @pytest.mark.skipif(not torch.backends.cuda.is_built(), reason="needs a torch with CUDA, though no GPU")
 def test_maps_stay_in_16_bits_under_autocast_of_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    # takes no channels-last maps of a GPU before torch 2.14; group_norm does
+    # takes no channels-last maps of a GPU in torch 2.10 and 2.11; group_norm does in all
     monkeypatch.delattr(torch, "native_group_norm")
     dtypes = set()
     with FakeTensorMode(), torch.device("cuda"):  # operators choose data types and compute nothing
