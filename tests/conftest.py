@@ -4,8 +4,6 @@
 """Small images and models for the tests."""
 
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -134,15 +132,3 @@ def make_model(**arguments) -> DiffusionAD:
         if not parameter.any():
             torch.nn.init.normal_(parameter, std=0.02)
     return model
-
-
-@contextmanager
-def autocast_of_a_gpu() -> Iterator[None]:
-    """What ``torch.autocast("cuda", torch.bfloat16)`` sets, which refuses to without a GPU."""
-    torch.set_autocast_dtype("cuda", torch.bfloat16)
-    torch.set_autocast_enabled("cuda", True)  # noqa: FBT003 - takes no names
-    try:
-        yield
-    finally:
-        torch.set_autocast_enabled("cuda", False)  # noqa: FBT003
-        torch.clear_autocast_cache()

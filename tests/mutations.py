@@ -83,7 +83,7 @@ MUTATIONS = (
     ("torch_model.py", "values.mean(dim=1)", "values.amax(dim=1)", "test_torch_model.py"),
     ("torch_model.py", "torch.full((1,), step, device=noisy.device)", "torch.tensor([step])", "test_on_a_gpu.py"),
     ("lightning_model.py", "logits, mask, 1 - label)", "logits, mask, label)", "test_lightning_model.py"),
-    ("lightning_model.py", "self._shown_loss, prog_bar", "loss, prog_bar", "test_on_a_gpu.py"),
+    ("lightning_model.py", "shown, prog_bar", "loss, prog_bar", "test_on_a_gpu.py"),
     ("lightning_model.py", "copy_(loss, non_blocking=True)", "copy_(loss)", "test_on_a_gpu.py"),
     ("lightning_model.py", 'pin_memory=self.device.type == "cuda"', "pin_memory=False", "test_on_a_gpu.py"),
     (

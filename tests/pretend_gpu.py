@@ -7,7 +7,8 @@ What is on it and what is on the host is told apart as on a real one: an operato
 would make the host wait for the device is written down.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
@@ -129,11 +130,23 @@ def _content(tensor: OnGPU) -> Tensor:
     return tensor.content
 
 
-def put_on_gpu(module: nn.Module) -> nn.Module:
-    """Move a module there, in place."""
+def put_on_gpu(module: nn.Module, place: Callable[[Tensor], Tensor] = OnGPU) -> nn.Module:
+    """Replace all tensors of a module by what ``place`` makes of them, in place."""
     for part in module.modules():
         for name, parameter in list(part.named_parameters(recurse=False)):
-            setattr(part, name, nn.Parameter(OnGPU(parameter.detach())))
+            setattr(part, name, nn.Parameter(place(parameter.detach())))
         for name, buffer in list(part.named_buffers(recurse=False)):
-            setattr(part, name, OnGPU(buffer))
+            setattr(part, name, place(buffer))
     return module
+
+
+@contextmanager
+def autocast_of_a_gpu() -> Iterator[None]:
+    """What ``torch.autocast("cuda", torch.bfloat16)`` sets, which refuses to without a GPU."""
+    torch.set_autocast_dtype("cuda", torch.bfloat16)
+    torch.set_autocast_enabled("cuda", True)  # noqa: FBT003 - takes no names
+    try:
+        yield
+    finally:
+        torch.set_autocast_enabled("cuda", False)  # noqa: FBT003
+        torch.clear_autocast_cache()

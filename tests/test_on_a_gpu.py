@@ -26,7 +26,7 @@ pytestmark = [
 
 @pytest.mark.parametrize("shape", ["single", "union"])
 def test_training_steps_do_not_wait_for_the_gpu(folder: Path, monkeypatch: pytest.MonkeyPatch, shape: str) -> None:
-    model = make_model(shape=shape)
+    model = make_model(shape=shape, segmentation_replay=1)
     model.synthesizer.textures = open_textures(str(folder / "good"), SIZE)
     model.synthesizer.foreground = make_foreground("random", SIZE)
     logged, in_bar = {}, {}
@@ -41,14 +41,12 @@ def test_training_steps_do_not_wait_for_the_gpu(folder: Path, monkeypatch: pytes
         model._trainer = trainer = SimpleNamespace(
             global_rank=0,
             current_epoch=0,
-            ckpt_path=None,
             log_every_n_steps=50,
             optimizers=[optimizer],
             precision_plugin=SimpleNamespace(forward_context=nullcontext),
             strategy=SimpleNamespace(reduce=lambda gradient, reduce_op: gradient),
         )
         model.on_fit_start()
-        model.segmentation_replay = 1
         for step in range(6):
             trainer.global_step = step
             gpu.waits.clear()

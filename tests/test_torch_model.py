@@ -8,13 +8,13 @@ import math
 import pytest
 import torch
 from scipy.ndimage import gaussian_filter
-from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from anomalib_diffusionad import DiffusionAD, DiffusionADModel
 from anomalib_diffusionad.loss import DiffusionADLoss
 
-from .conftest import autocast_of_a_gpu, make_model
+from .conftest import make_model
+from .pretend_gpu import autocast_of_a_gpu, put_on_gpu
 
 
 @pytest.fixture
@@ -179,11 +179,7 @@ def test_arguments_out_of_range_are_named(arguments: dict, named: str) -> None:
 def test_nothing_waits_for_a_gpu(network: DiffusionADModel) -> None:
     # tensors without contents: reading one raises an error, as reading from a GPU would wait
     with FakeTensorMode(allow_non_fake_inputs=True), torch.device("cuda"):
-        for module in network.modules():
-            for name, parameter in list(module.named_parameters(recurse=False)):
-                setattr(module, name, nn.Parameter(torch.empty_like(parameter, device="cuda")))
-            for name, buffer in list(module.named_buffers(recurse=False)):
-                setattr(module, name, torch.empty_like(buffer, device="cuda"))
+        put_on_gpu(network, lambda tensor: torch.empty_like(tensor, device="cuda"))
         image = noise = torch.ones(2, 3, 64, 64)
         t = torch.ones(2, dtype=torch.int64)
         with autocast_of_a_gpu():

@@ -19,7 +19,7 @@ from anomalib_diffusionad.unet import (
     channel_multipliers,
 )
 
-from .conftest import autocast_of_a_gpu
+from .pretend_gpu import autocast_of_a_gpu
 
 
 def test_paper_preset_has_the_originals_parameter_count() -> None:
@@ -146,7 +146,7 @@ def test_gradient_checkpointing_keeps_less_and_changes_nothing() -> None:
 
 def test_compiles_to_one_graph() -> None:
     unet = DenoisingUNet(64, 32).eval()
-    torch.nn.init.normal_(unet.head.weight)
+    torch.nn.init.normal_(unet.head.weight, std=0.05)  # for results near 1, which the tolerance is for
     graphs: list[torch.fx.GraphModule] = []
 
     def backend(graph: torch.fx.GraphModule, _inputs: list[torch.Tensor]) -> torch.fx.GraphModule:
@@ -156,7 +156,7 @@ def test_compiles_to_one_graph() -> None:
     compiled = torch.compile(unet, backend=backend, fullgraph=True)
     x, embedding = torch.randn(2, 3, 64, 64), unet.embed(torch.tensor([10, 700]))
     with torch.no_grad():
-        torch.testing.assert_close(compiled(x, embedding), unet(x, embedding), rtol=1e-5, atol=1e-4)
+        torch.testing.assert_close(compiled(x, embedding), unet(x, embedding))
     assert len(graphs) == 1
 
 

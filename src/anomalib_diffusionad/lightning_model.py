@@ -553,16 +553,14 @@ class DiffusionAD(AnomalibModule):
         remembered, and looked at every ``log_every_n_steps`` steps, at the end of an epoch and before a checkpoint is
         written. The progress bar, which reads a number each step, is given the last loss that has arrived from CUDA.
         """
-        if loss.is_cuda:
-            self._shown_loss.copy_(loss, non_blocking=True)  # to pinned memory, or it would wait
-        else:
-            self._shown_loss = loss
+        # to pinned memory, or it would wait
+        shown = self._shown_loss.copy_(loss, non_blocking=True) if loss.is_cuda else loss
         keep = loss.isfinite() | (self._bad_step >= 0)
         self._bad_step = torch.where(keep, self._bad_step, self.global_step)
         every = self.trainer.log_every_n_steps  # type: ignore[attr-defined]
         if loss.device.type == "cpu" or self.global_step % max(1, every) == 0:
             self._check_loss()
-        self.log("loss", self._shown_loss, prog_bar=True, logger=False, on_step=True, on_epoch=False)
+        self.log("loss", shown, prog_bar=True, logger=False, on_step=True, on_epoch=False)
 
     def _check_loss(self) -> None:
         step = int(self._bad_step)
