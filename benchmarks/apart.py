@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from common import timed
 
-from anomalib_diffusionad.benchmark.machine import describe_machine
+from anomalib_diffusionad.hardware import describe_machine
 
 ANSWER = "the variant answers "
 

@@ -16,7 +16,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from torchvision.transforms.v2 import functional as tv
 
 from anomalib_diffusionad import DiffusionAD, DiffusionADModel
-from anomalib_diffusionad.benchmark.scores import METRICS, PAPER_METRICS
+from anomalib_diffusionad.comparison.scores import METRICS, PAPER_METRICS
 
 ACCURACY = {name: METRICS[name] for name in PAPER_METRICS}
 WARM_UP = 2

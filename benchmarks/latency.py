@@ -48,7 +48,7 @@ from common import (
 from torch import Tensor, nn
 from torchvision.utils import save_image
 
-from anomalib_diffusionad.benchmark.machine import describe_machine
+from anomalib_diffusionad.hardware import describe_machine
 from anomalib_diffusionad.synthesis.textures import find_images
 
 TORCH = ("baseline", "float32", "bfloat16", "compile-float32", "compile-bfloat16", "draem", "patchcore")

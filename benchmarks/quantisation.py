@@ -24,8 +24,8 @@ from common import ACCURACY, megabytes, percentages, print_table
 from tqdm import tqdm
 
 from anomalib_diffusionad import DiffusionAD
-from anomalib_diffusionad.benchmark.machine import describe_machine
-from anomalib_diffusionad.benchmark.scores import Scores, measure
+from anomalib_diffusionad.comparison.scores import Scores, measure
+from anomalib_diffusionad.hardware import describe_machine
 
 FORMS = {
     "float32": None,

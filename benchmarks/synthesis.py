@@ -19,7 +19,7 @@ from anomalib.data.utils.generators.perlin import PerlinAnomalyGenerator
 from common import alternate, read_images, timed
 from torchvision.utils import save_image
 
-from anomalib_diffusionad.benchmark.machine import describe_machine
+from anomalib_diffusionad.hardware import describe_machine
 from anomalib_diffusionad.synthesis import AnomalySynthesizer, TextureBank
 from anomalib_diffusionad.synthesis.textures import find_images
 

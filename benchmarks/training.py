@@ -53,7 +53,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from anomalib_diffusionad import DiffusionADModel
-from anomalib_diffusionad.benchmark.machine import describe_machine
+from anomalib_diffusionad.hardware import describe_machine
 from anomalib_diffusionad.loss import DiffusionADLoss
 
 VARIANTS = ("baseline", "float32", "bfloat16", "compile-float32", "compile-bfloat16")

@@ -16,7 +16,7 @@ from typing import Any
 
 import yaml
 
-from anomalib_diffusionad.benchmark import compare
+from anomalib_diffusionad.comparison import compare
 from anomalib_diffusionad.data.demo import make_demo_data
 
 

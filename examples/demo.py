@@ -18,7 +18,7 @@ from lightning import seed_everything
 from anomalib_diffusionad import DiffusionAD
 from anomalib_diffusionad.data.demo import DEFECTS, make_demo_data
 from anomalib_diffusionad.precision import computes_bfloat16
-from anomalib_diffusionad.visualization import save_overview
+from anomalib_diffusionad.visualization.visualizer import save_overview
 
 
 def fastest_precision() -> str:

@@ -17,12 +17,13 @@ import torch
 from anomalib.engine import Engine
 from jsonargparse import ArgumentParser
 
-from anomalib_diffusionad import lightning_model, synthetic_threshold
-from anomalib_diffusionad.cli import COMMANDS, DiffusionADCLI
-from anomalib_diffusionad.convert import import_official
+from anomalib_diffusionad import lightning_model
+from anomalib_diffusionad.commands.cli import COMMANDS, DiffusionADCLI
+from anomalib_diffusionad.commands.convert import import_official
 from anomalib_diffusionad.official import to_official
+from anomalib_diffusionad.training import thresholds
 
-from .benchmark.conftest import write_mvtec
+from .comparison.conftest import write_mvtec
 from .conftest import SIZE, draw_image, make_model
 
 ROOT = Path(__file__).parents[1]
@@ -65,7 +66,7 @@ def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(
         lightning_model, "PRESETS", dict.fromkeys(lightning_model.PRESETS, lightning_model.PRESETS["tiny"])
     )
-    monkeypatch.setattr(synthetic_threshold, "IMAGES", 2)
+    monkeypatch.setattr(thresholds, "IMAGES", 2)
     constructor = lightning_model.DiffusionAD.__init__
     monkeypatch.setattr(constructor, "__defaults__", (SIZE, *constructor.__defaults__[1:]))
     plain = Engine.__init__

@@ -21,9 +21,9 @@ import torch
 import yaml
 from PIL import Image
 
-from anomalib_diffusionad import synthetic_threshold
-from anomalib_diffusionad.benchmark.config import load_comparison
+from anomalib_diffusionad.comparison.config import load_comparison
 from anomalib_diffusionad.data import demo
+from anomalib_diffusionad.training import thresholds
 
 from .conftest import make_smoothing_model
 
@@ -48,7 +48,7 @@ def run(name: str, monkeypatch: pytest.MonkeyPatch, *arguments: str) -> ModuleTy
         return demo.make_demo_data(root, category, train=10, good=2, defects=1)
 
     monkeypatch.setattr(module, "make_demo_data", little)
-    monkeypatch.setattr(synthetic_threshold, "IMAGES", 2)
+    monkeypatch.setattr(thresholds, "IMAGES", 2)
     monkeypatch.setattr(sys, "argv", [name, *arguments])
     module.main()
     return module

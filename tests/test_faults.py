@@ -19,7 +19,7 @@ from lightning import seed_everything
 from lightning.pytorch.callbacks import Callback
 
 from anomalib_diffusionad import DiffusionAD
-from anomalib_diffusionad.checkpoint import AtomicCheckpointIO
+from anomalib_diffusionad.training.checkpoint import AtomicCheckpointIO
 
 from .conftest import make_model
 from .test_lightning_model import QUIET, LossRecorder

@@ -10,8 +10,8 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from anomalib_diffusionad.replay import SegmentationReplay
 from anomalib_diffusionad.synthesis import make_foreground, open_textures
+from anomalib_diffusionad.training.replay import SegmentationReplay
 
 from .conftest import SIZE, make_model
 from .pretend_gpu import GPU, OnGPU, PretendedGPU, put_on_gpu

@@ -12,7 +12,7 @@ import torch
 from anomalib.data import ImageBatch
 from anomalib.metrics import F1Score
 
-from anomalib_diffusionad.quantization import (
+from anomalib_diffusionad.export import (
     compress,
     ends,
     float_layers,

@@ -35,21 +35,21 @@ from torch.optim.lr_scheduler import LambdaLR
 from torchmetrics import Metric
 from torchvision.transforms.v2 import Compose, Normalize, Resize
 
-from .checkpoint import AtomicCheckpointIO, check_complete, check_finite, check_fits
-from .data.input_check import InputCheck, check_values
+from .data.dtd import download_dtd
+from .export import check_compression, compress, quantize, quantize_with_accuracy_control
 from .loss import DiffusionADLoss
 from .official import load_official, model_arguments, read_official
 from .post_processor import ProbabilityPostProcessor
 from .precision import computes_bfloat16
-from .prediction_table import PredictionTable
-from .progress import Progress, one_cycle
-from .quantization import check_compression, compress, quantize, quantize_with_accuracy_control
-from .replay import SegmentationReplay
 from .synthesis import AnomalySynthesizer, Foreground, make_foreground, open_textures
-from .synthesis.dtd import download_dtd
 from .synthesis.shapes import Combine
-from .synthetic_threshold import SyntheticThreshold
 from .torch_model import Denoising, DiffusionADModel
+from .training.checkpoint import AtomicCheckpointIO, check_complete, check_finite, check_fits
+from .training.input_check import InputCheck, check_values
+from .training.progress import Progress, one_cycle
+from .training.replay import SegmentationReplay
+from .training.thresholds import SyntheticThreshold
+from .visualization.table import PredictionTable
 
 logger = logging.getLogger(__name__)
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
-from anomalib_diffusionad.cli import DiffusionADCLI
+from anomalib_diffusionad.commands.cli import DiffusionADCLI
 from anomalib_diffusionad.data import DAGM, DAGMDataset
 from tests.conftest import SIZE, draw_image
 

@@ -12,11 +12,11 @@ import pandas as pd
 from anomalib.data import AnomalibDataModule
 from tqdm import tqdm
 
-from anomalib_diffusionad.benchmark.cell import choose_device
-from anomalib_diffusionad.benchmark.machine import describe_machine
+from anomalib_diffusionad.comparison.cell import choose_device
+from anomalib_diffusionad.hardware import describe_machine
 from anomalib_diffusionad.lightning_model import DiffusionAD
-from anomalib_diffusionad.synthesis.sheet import evenly
 from anomalib_diffusionad.torch_model import DiffusionADModel
+from anomalib_diffusionad.visualization.sheet import evenly
 
 from .figures import draw_reconstructions, plot_noise_scale, plot_sweep
 from .page import write_page

@@ -18,11 +18,11 @@ from matplotlib.ticker import NullFormatter
 from PIL import Image
 from torch import Tensor
 
-from anomalib_diffusionad.benchmark.plot import COLOURS, MARKERS
-from anomalib_diffusionad.benchmark.scores import METRICS
-from anomalib_diffusionad.stages import picture
-from anomalib_diffusionad.synthesis.sheet import Tile, draw_sheet
+from anomalib_diffusionad.comparison.plot import COLOURS, MARKERS
+from anomalib_diffusionad.comparison.scores import METRICS
 from anomalib_diffusionad.torch_model import DiffusionADModel
+from anomalib_diffusionad.visualization.sheet import Tile, draw_sheet
+from anomalib_diffusionad.visualization.stages import picture
 
 from .samples import Samples
 from .study import FEW

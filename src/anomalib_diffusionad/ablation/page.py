@@ -10,9 +10,9 @@ from typing import Any
 import pandas as pd
 from jinja2 import Environment, PackageLoader
 
-from anomalib_diffusionad.benchmark.pictures import data_uri
-from anomalib_diffusionad.benchmark.scores import METRICS
-from anomalib_diffusionad.benchmark.units import quantity
+from anomalib_diffusionad.comparison.pictures import data_uri
+from anomalib_diffusionad.comparison.scores import METRICS
+from anomalib_diffusionad.comparison.units import quantity
 from anomalib_diffusionad.torch_model import DiffusionADModel
 
 from .suggestion import CRITERION, Suggestion

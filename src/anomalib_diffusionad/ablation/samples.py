@@ -15,7 +15,7 @@ from torch import Tensor
 
 from anomalib_diffusionad.lightning_model import DiffusionAD
 from anomalib_diffusionad.synthesis import make_foreground, open_textures
-from anomalib_diffusionad.synthesis.sheet import evenly
+from anomalib_diffusionad.visualization.sheet import evenly
 
 TEXTURES_MIB = 64
 

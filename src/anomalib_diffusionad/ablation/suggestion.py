@@ -8,7 +8,7 @@ from typing import NamedTuple
 import pandas as pd
 from tqdm import tqdm
 
-from anomalib_diffusionad.benchmark.scores import PAPER_METRICS
+from anomalib_diffusionad.comparison.scores import PAPER_METRICS
 from anomalib_diffusionad.torch_model import DiffusionADModel
 
 from .samples import Samples

@@ -14,7 +14,7 @@ from sklearn.metrics import roc_auc_score
 from torch import Tensor
 from tqdm import tqdm
 
-from anomalib_diffusionad.benchmark.scores import Scores, measure
+from anomalib_diffusionad.comparison.scores import Scores, measure
 from anomalib_diffusionad.diffusion import add_noise, guide, predict_image
 from anomalib_diffusionad.torch_model import Denoising, DiffusionADModel, image_score
 

@@ -13,7 +13,7 @@ from torch import Tensor
 from torchvision.datasets.folder import IMG_EXTENSIONS
 from torchvision.transforms.v2 import functional as tv
 
-from .dtd import download_dtd
+from anomalib_diffusionad.data.dtd import download_dtd
 
 logger = logging.getLogger(__name__)
 

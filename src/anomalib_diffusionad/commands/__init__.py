@@ -1,0 +1,4 @@
+# Copyright (C) 2026 The anomalib-diffusionad authors
+# SPDX-License-Identifier: Apache-2.0
+
+"""Subcommands of ``anomalib-diffusionad``."""

@@ -1,0 +1,167 @@
+# Copyright (C) 2026 The anomalib-diffusionad authors
+# SPDX-License-Identifier: Apache-2.0
+
+"""The ``app`` command: a page to drop images on, which shows what a model makes of them."""
+
+from pathlib import Path
+from types import ModuleType
+from typing import Any, NamedTuple, cast
+
+import numpy as np
+import torch
+from anomalib.data.utils import read_image
+from numpy.typing import NDArray
+from PIL import Image
+from scipy.ndimage import binary_dilation
+from torch import Tensor
+
+from anomalib_diffusionad.lightning_model import DiffusionAD
+from anomalib_diffusionad.training.input_check import File, check_files
+from anomalib_diffusionad.visualization.stages import COLOURS, picture
+from anomalib_diffusionad.visualization.table import image_threshold, word
+
+SIDE = 384
+OUTLINE = (255, 64, 64)
+BUTTONS = ["download", "fullscreen"]
+
+
+class Finding(NamedTuple):
+    """What a model makes of an image.
+
+    Attributes:
+        image: The image at the size of the model, ``(3, S, S)`` in [0, 1].
+        reconstruction: Its reconstruction, ``(3, S, S)`` in [-1, 1].
+        anomaly_map: Probability of each pixel to be anomalous, float32 ``(S, S)``.
+        score: Score of the image, in [0, 1].
+    """
+
+    image: Tensor
+    reconstruction: Tensor
+    anomaly_map: NDArray[np.float32]
+    score: float
+
+
+def app(ckpt_path: Path, host: str = "127.0.0.1", port: int = 7860) -> None:
+    """Open a page to drop images on, which shows reconstruction, anomaly map and score.
+
+    Args:
+        ckpt_path: Checkpoint of a training.
+        host: Address to serve on; 0.0.0.0 for all of the machine's.
+        port: Port to serve on.
+
+    Raises:
+        FileNotFoundError: If there is no such checkpoint.
+        ModuleNotFoundError: If gradio is not installed.
+        ValueError: If the file is not a complete checkpoint of this model.
+    """
+    gradio = _import_gradio()
+    model = cast("DiffusionAD", DiffusionAD.load_from_checkpoint(ckpt_path, map_location="cpu")).eval()
+    page = make_page(gradio, model, ckpt_path.name)
+    page.launch(server_name=host, server_port=port, share=False, quiet=False)
+
+
+def examine(model: DiffusionAD, path: str | Path) -> Finding:
+    """Look at an image file as ``predict`` does.
+
+    Args:
+        model: Model in evaluation mode.
+        path: The file.
+
+    Raises:
+        ValueError: If the file cannot be used; the message says why.
+    """
+    check_files([File(Path(path))], decode=True)
+    image = cast("Tensor", read_image(path, as_tensor=True)).as_subclass(Tensor)
+    transform = getattr(model.pre_processor, "transform", None)
+    batch = (image if transform is None else transform(image))[None].to(model.device)
+    with torch.no_grad():
+        prediction, reconstruction = model.model(batch), model.model.restore(batch)
+    anomaly_map = prediction.anomaly_map[0, 0].float().cpu().numpy()
+    return Finding(batch[0].cpu(), reconstruction[0].cpu(), anomaly_map, float(prediction.pred_score[0]))
+
+
+def outlined(finding: Finding, threshold: float) -> Image.Image:
+    """The image with a line around the pixels above a threshold."""
+    large = np.asarray(_enlarged(picture(finding.image))).copy()
+    mask = np.asarray(_enlarged(Image.fromarray(finding.anomaly_map > threshold), Image.Resampling.NEAREST))
+    large[binary_dilation(mask, iterations=2) & ~mask] = OUTLINE
+    return Image.fromarray(large)
+
+
+def verdict(finding: Finding, threshold: float) -> str:
+    """Score and label, in words."""
+    area = float((finding.anomaly_map > threshold).mean())
+    return (
+        f"### {word(finding.score > threshold).capitalize()}\n\n"
+        f"Score {finding.score:.3f}, threshold {threshold:.3f}. {area:.1%} of the image lie above the threshold."
+    )
+
+
+def make_page(gradio: ModuleType, model: DiffusionAD, name: str) -> Any:  # noqa: ANN401 - gradio's Blocks
+    """Lay out the page.
+
+    Args:
+        gradio: The module.
+        model: Model in evaluation mode.
+        name: What to call it.
+
+    Returns:
+        The page, to be launched.
+    """
+    start = image_threshold(model)
+    start = 0.5 if start is None else start
+
+    def look(path: str | None, threshold: float) -> tuple[Any, ...]:
+        if path is None:
+            return None, None, None, None, ""
+        try:
+            finding = examine(model, path)
+        except ValueError as error:
+            raise gradio.Error(str(error).replace(path, Path(path).name)) from error
+        maps = (finding.reconstruction, torch.from_numpy(finding.anomaly_map)[None])
+        return finding, *(_enlarged(picture(one)) for one in maps), *decide(finding, threshold)
+
+    def decide(finding: Finding | None, threshold: float) -> tuple[Any, ...]:
+        return (None, "") if finding is None else (outlined(finding, threshold), verdict(finding, threshold))
+
+    size = model.model.image_size
+    with gradio.Blocks(title="DiffusionAD", analytics_enabled=False) as page:
+        gradio.Markdown(f"## DiffusionAD\n\n{name}, {size} x {size} pixels, {model.model.denoising} denoising")
+        finding = gradio.State()
+        with gradio.Row():
+            image = gradio.Image(label="Image", type="filepath", image_mode=None, sources=["upload"], height=SIDE)
+            found = gradio.Image(label="Pixels above the threshold", interactive=False, height=SIDE, buttons=BUTTONS)
+        label = gradio.Markdown("Drop an image.")
+        threshold = gradio.Slider(0, 1, start, step=0.001, label="Threshold")
+        with gradio.Row():
+            reconstruction = gradio.Image(label="Reconstruction", interactive=False, height=SIDE, buttons=BUTTONS)
+            anomaly_map = gradio.Image(label="Anomaly map", interactive=False, height=SIDE, buttons=BUTTONS)
+        gradio.HTML(_legend())
+        image.change(look, [image, threshold], [finding, reconstruction, anomaly_map, found, label])
+        threshold.change(decide, [finding, threshold], [found, label], show_progress="hidden")
+    return page
+
+
+def _import_gradio() -> ModuleType:
+    try:
+        import gradio  # noqa: PLC0415 - an extra
+    except ModuleNotFoundError as error:
+        msg = 'The app command needs gradio: pip install "anomalib-diffusionad[app]".'
+        raise ModuleNotFoundError(msg) from error
+    return gradio
+
+
+def _enlarged(small: Image.Image, resample: Image.Resampling = Image.Resampling.BICUBIC) -> Image.Image:
+    return small.resize((SIDE, SIDE), resample) if max(small.size) < SIDE else small
+
+
+def _legend() -> str:
+    """The colours of the map and what they mean."""
+    stops = [tuple(round(255 * value) for value in COLOURS(step / 8)[:3]) for step in range(9)]
+    gradient = ", ".join(f"rgb{stop}" for stop in stops)
+    return (
+        '<div style="display: flex; gap: .6em; align-items: center; flex-wrap: wrap">'
+        "<span>Anomaly map: probability of an anomaly, 0</span>"
+        f'<span style="width: 10em; height: 1em; background: linear-gradient(to right, {gradient})"></span>'
+        "<span>1</span></div>"
+    )

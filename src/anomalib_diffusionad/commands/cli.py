@@ -1,0 +1,76 @@
+# Copyright (C) 2026 The anomalib-diffusionad authors
+# SPDX-License-Identifier: Apache-2.0
+
+"""The anomalib command line with the plug-in registered, plus our own subcommands."""
+
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+from anomalib.cli import AnomalibCLI
+from anomalib.cli.utils.help_formatter import get_short_docstring
+from anomalib.loggers import configure_logger
+from jsonargparse import ArgumentParser, DefaultHelpFormatter
+from lightning import seed_everything
+
+from anomalib_diffusionad.ablation import ablate
+from anomalib_diffusionad.comparison import compare
+from anomalib_diffusionad.registration import register
+
+from .app import app
+from .convert import export_official, import_official
+from .foreground import foreground
+from .preview import preview
+
+# name of the subcommand -> function; its signature makes the arguments, its docstring the help
+COMMANDS: dict[str, Callable[..., Any]] = {
+    "ablate": ablate,
+    "app": app,
+    "compare": compare,
+    "foreground": foreground,
+    "preview": preview,
+    "import-official": import_official,
+    "export-official": export_official,
+}
+# commands that take a file and write another
+FILE_TO_FILE = {"import-official", "export-official"}
+
+
+class DiffusionADCLI(AnomalibCLI):
+    """All of anomalib's subcommands and those of ``COMMANDS``."""
+
+    def _set_install_subcommand(self, action_subcommand: Any) -> None:  # noqa: ANN401 - a private type of jsonargparse
+        # the one place where anomalib hands over the list of subcommands
+        super()._set_install_subcommand(action_subcommand)
+        for name, command in COMMANDS.items():
+            # anomalib's own formatter loses types, and the ends of lines when they go into a file
+            parser = ArgumentParser(formatter_class=DefaultHelpFormatter, description=_description(command))
+            parser.add_function_arguments(command, as_group=False, as_positional=name in FILE_TO_FILE)
+            self.subcommand_parsers[name] = parser
+            action_subcommand.add_subcommand(name, parser, help=get_short_docstring(command))  # type: ignore[arg-type]
+
+    def before_instantiate_classes(self) -> None:
+        """Apply ``--seed_everything``, which anomalib 2.7 parses and then ignores."""
+        super().before_instantiate_classes()
+        seed = self.config[self.subcommand].get("seed_everything")
+        if seed is not None and seed is not False:
+            seed_everything(None if seed is True else seed, workers=True)
+
+    def _run_subcommand(self) -> None:
+        name = str(self.subcommand)
+        if name in COMMANDS:
+            COMMANDS[name](**self.config_init[name].as_dict())
+        else:
+            super()._run_subcommand()
+
+
+def _description(command: Callable[..., Any]) -> str:
+    """What the docstring of a command says before its arguments."""
+    return (inspect.getdoc(command) or "").split("\n\nArgs:")[0]
+
+
+def main() -> None:
+    """Entry point of the ``anomalib-diffusionad`` command."""
+    configure_logger()
+    register()
+    DiffusionADCLI()

@@ -1,0 +1,4 @@
+# Copyright (C) 2026 The anomalib-diffusionad authors
+# SPDX-License-Identifier: Apache-2.0
+
+"""What a training run needs besides its steps: checks, randomness, thresholds, checkpoints."""

@@ -1,0 +1,145 @@
+# Copyright (C) 2026 The anomalib-diffusionad authors
+# SPDX-License-Identifier: Apache-2.0
+
+from pathlib import Path
+
+import pytest
+
+from anomalib_diffusionad.comparison.components import build_datamodule, build_model, check_components
+from anomalib_diffusionad.comparison.config import cells, load_comparison
+from anomalib_diffusionad.comparison.tables import AVERAGE, load_published
+from tests.comparison.conftest import PATCHCORE, TINY, write_config
+
+CONFIGS = Path(__file__).parents[2] / "configs" / "compare"
+TABLES = {"mvtecad": ("MVTecAD", 15), "visa": ("Visa", 12), "dagm": ("DAGM", 10), "mpdd": ("MPDD", 6)}
+
+
+@pytest.fixture
+def load(fields, tmp_path):
+    """Load the fields with some of them changed."""
+
+    def load(overrides=None, **changes):
+        return load_comparison(write_config(tmp_path / "compare.yaml", fields | changes), overrides)
+
+    return load
+
+
+def test_cells_are_the_grid(load, fields):
+    data = fields["data"][0] | {"categories": ["stripes", "bands"]}
+    comparison = load(models=[PATCHCORE, TINY], seeds=[3, 1], data=[data])
+    keys = [tuple(cell.key.values()) for cell in cells(comparison)]
+    assert len(set(keys)) == len(keys) == 8
+    assert keys[:3] == [
+        ("Small", "stripes", "PatchCore", 3),
+        ("Small", "stripes", "DiffusionAD", 3),
+        ("Small", "bands", "PatchCore", 3),
+    ]
+    assert len({cell.folder for cell in cells(comparison)}) == 8
+
+
+def test_overrides_reach_references(load, tmp_path):
+    comparison = load({"root": str(tmp_path), "seeds": None})
+    assert comparison.data[0].init_args == {"root": str(tmp_path)}
+    assert comparison.seeds == [0]
+
+
+def test_seeds_for_some_categories(load, fields):
+    (data,) = fields["data"]
+    more = data | {"categories": ["other"], "seeds": [2, 3]}
+    comparison = load(models=[TINY], data=[data, more], seeds=[3])
+    assert [(cell.category, cell.seed) for cell in cells(comparison)] == [
+        (data["categories"][0], 3),
+        ("other", 3),
+        ("other", 2),
+    ]
+
+
+def test_arguments_for_some_categories(load, fields):
+    data = fields["data"][0] | {"model_args": {"DiffusionAD": {"foreground": "random"}}}
+    (cell,) = cells(load(models=[TINY], data=[data]))
+    assert cell.model_args == TINY["init_args"] | {"foreground": "random"}
+    assert build_model(cell).foreground == "random"
+
+
+def test_models_are_bare_and_of_the_same_size(load, fields):
+    for cell in cells(load(models=[PATCHCORE, TINY])):
+        model = build_model(cell)
+        assert (model.post_processor, model.evaluator, model.visualizer) == (None, None, None)
+        assert model.input_size == (64, 64)
+    datamodule = build_datamodule(cell)
+    datamodule.setup()
+    assert not hasattr(datamodule, "val_data")
+    assert (datamodule.train_batch_size, datamodule.eval_batch_size) == (4, 4)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"image_sizes": 64}, "image_sizes"),
+        ({"image_size": "large"}, "image_size"),
+        ({"image_size": 16}, "image_size: must be at least 32"),
+        ({"models": []}, "models: list at least one"),
+        ({"models": [PATCHCORE, PATCHCORE]}, "models: every model needs a name of its own"),
+        (
+            {"models": [PATCHCORE | {"max_epochs": None}]},
+            "PatchCore has no training budget; give max_epochs",
+        ),
+        ({"models": [PATCHCORE | {"max_time": "1h"}]}, "max_time of PatchCore must be DD:HH:MM:SS"),
+        ({"models": [PATCHCORE | {"name": "a/b"}]}, "the name 'a/b' becomes the name of a folder"),
+        ({"data": []}, "data: list at least one"),
+        ({"seeds": [1, 1]}, "seeds: list different seeds"),
+        ({"models": [PATCHCORE | {"precision": "8"}]}, "precision of PatchCore must be one of 32-true"),
+        ({"accelerator": "tpu"}, "accelerator: must be one of auto, cpu, cuda"),
+    ],
+)
+def test_wrong_fields_are_named(load, changes, message):
+    with pytest.raises(ValueError, match=message):
+        load(**changes)
+
+
+def test_a_category_twice(load, fields):
+    with pytest.raises(ValueError, match="a category is listed twice"):
+        load(data=fields["data"] * 2)
+
+
+def test_arguments_for_an_unknown_model(load, fields):
+    with pytest.raises(ValueError, match=r"model_args of Small name \['Padim'\]"):
+        load(data=[fields["data"][0] | {"model_args": {"Padim": {}}}])
+
+
+@pytest.mark.parametrize("field", ["dtd_dir", "backbone_weights"])
+def test_missing_files_are_named(load, field):
+    with pytest.raises(FileNotFoundError, match=f"{field}: there is no .*absent"):
+        load({field: "absent"})
+
+
+def test_missing_config():
+    with pytest.raises(FileNotFoundError, match="config: there is no file"):
+        load_comparison("absent.yaml")
+
+
+def test_wrong_arguments_of_a_model(load):
+    (cell,) = cells(load(models=[TINY | {"init_args": {"presets": "tiny"}}]))
+    with pytest.raises(ValueError, match=r"models: DiffusionAD: (.|\n)*presets"):
+        check_components(cell)
+
+
+def test_wrong_class_of_data(load, fields):
+    (cell,) = cells(load(data=[fields["data"][0] | {"class_path": "anomalib.models.Padim"}]))
+    with pytest.raises(ValueError, match=r"data: Small: (.|\n)*Padim"):
+        check_components(cell)
+
+
+@pytest.mark.parametrize("name", [*TABLES, "dev", "evidence"])
+def test_configs_that_come_with_the_package(name, tmp_path):
+    comparison = load_comparison(CONFIGS / f"{name}.yaml", {"dtd_dir": str(tmp_path)})
+    assert [model.name for model in comparison.models] == ["PatchCore", "DRAEM", "DiffusionAD"]
+    for cell in {cell.model.name + str(cell.data.model_args): cell for cell in cells(comparison)}.values():
+        check_components(cell)
+    categories = [category for data in comparison.data for category in data.categories]
+    if name in TABLES:
+        dataset, count = TABLES[name]
+        published = load_published()
+        assert {data.name for data in comparison.data} == {dataset}
+        assert len(categories) == count
+        assert set(categories) == set(published[published.dataset == dataset].category) - {AVERAGE}

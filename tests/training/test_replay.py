@@ -1,0 +1,141 @@
+# Copyright (C) 2026 The anomalib-diffusionad authors
+# SPDX-License-Identifier: Apache-2.0
+
+"""Extra updates of the segmentation network."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from anomalib.data import Folder
+from anomalib.engine import Engine
+from lightning import seed_everything
+from lightning.pytorch.callbacks import Callback
+
+from anomalib_diffusionad import DiffusionAD
+from anomalib_diffusionad.training import replay as replay_file
+from anomalib_diffusionad.training.replay import SegmentationReplay, _turn
+
+from ..conftest import make_datamodule
+
+pytestmark = pytest.mark.usefixtures("shallow_unet")
+
+QUIET = {"enable_progress_bar": False, "enable_model_summary": False, "accelerator": "cpu"}
+
+
+class Watch(Callback):
+    """Weights before and after the replay of each step, losses, the number of optimiser steps, and the random state."""
+
+    def __init__(self) -> None:
+        self.after_step: list[dict[str, torch.Tensor]] = []
+        self.after_replay: list[dict[str, torch.Tensor]] = []
+        self.counts: list[int] = []
+        self.losses: list[float] = []
+        self.random: list[list[int]] = []
+
+    def weights(self, module: DiffusionAD) -> dict[str, torch.Tensor]:
+        return {
+            part: torch.cat([p.flatten() for p in getattr(module.model, part).parameters()])
+            for part in ("unet", "segmentation")
+        }
+
+    def on_train_batch_end(self, trainer, pl_module, outputs, *args) -> None:
+        # the trainer's callbacks come before those of the model
+        self.losses.append(float(outputs["loss"]))
+        self.after_step.append({name: value.clone() for name, value in self.weights(pl_module).items()})
+
+    def on_train_batch_start(self, trainer, pl_module, *args) -> None:
+        self.random.append(torch.get_rng_state().tolist())
+        self.after_replay.append({name: value.clone() for name, value in self.weights(pl_module).items()})
+        states = trainer.optimizers[0].state
+        first = next(iter(pl_module.model.segmentation.parameters()))
+        self.counts.append(int(states[first]["step"]) if first in states else 0)
+
+
+def train(datamodule: Folder, root: Path, steps: int = 6, replay: int = 2, **arguments) -> Watch:
+    seed_everything(0)
+    watch = Watch()
+    model = DiffusionAD(
+        preset="tiny",
+        image_size=64,
+        segmentation_channels=4,
+        visualizer=False,
+        evaluator=False,
+        post_processor=False,
+        segmentation_replay=replay,
+    )
+    engine = Engine(max_steps=steps, max_epochs=-1, default_root_dir=root, callbacks=[watch], **arguments, **QUIET)
+    engine.fit(model, datamodule=datamodule)
+    return watch
+
+
+def test_the_segmentation_network_alone_is_trained_on_earlier_images(folder: Path, tmp_path: Path) -> None:
+    watch = train(make_datamodule(folder, train_batch_size=2), tmp_path)
+    # batches of two: from the fourth step on there are enough images, and each step then counts three times
+    assert watch.counts == [0, 1, 2, 3, 6, 9]
+    for step in range(1, 6):
+        before, after = watch.after_step[step - 1], watch.after_replay[step]
+        assert torch.equal(before["unet"], after["unet"])
+        assert torch.equal(before["segmentation"], after["segmentation"]) == (step < 4)
+
+
+def test_without_replay_nothing_is_added_and_runs_with_it_can_be_repeated(folder: Path, tmp_path: Path) -> None:
+    def run(name: str, replay: int) -> Watch:
+        return train(make_datamodule(folder, train_batch_size=2), tmp_path / name, replay=replay)
+
+    plain, one, two = run("plain", 0), run("one", 2), run("two", 2)
+    assert one.losses == two.losses
+    assert one.losses[:4] == plain.losses[:4]
+    assert one.losses[4:] != plain.losses[4:]
+    assert one.random == plain.random, "what else is drawn stays the same"
+
+
+def test_gradients_that_are_being_accumulated_stay(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept = []
+    plain = SegmentationReplay._update
+
+    def watch(trainer, module, values) -> None:
+        parameters = list(module.model.parameters())
+        before = [None if p.grad is None else p.grad.clone() for p in parameters]
+        plain(trainer, module, values)
+        kept.append(all((p.grad is None) == (g is None) for p, g in zip(parameters, before, strict=True)))
+        kept.extend(torch.equal(p.grad, g) for p, g in zip(parameters, before, strict=True) if g is not None)
+
+    monkeypatch.setattr(SegmentationReplay, "_update", staticmethod(watch))
+    train(make_datamodule(folder, train_batch_size=2), tmp_path, steps=3, accumulate_grad_batches=2)
+    assert len(kept) > 10
+    assert all(kept)
+
+
+def test_the_oldest_images_go_and_those_of_another_size(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(replay_file, "CAPACITY", 3)
+    replay = SegmentationReplay(0)
+
+    def step(value: float, size: int) -> None:
+        image = torch.full((2, 3, size, size), value)
+        outputs = {"image": image, "reconstruction": image, "mask": image[:, :1]}
+        replay.on_train_batch_end(None, None, outputs, type("Batch", (), {"image": image}), 0)
+
+    for value in (0.25, 0.5, 0.75):
+        step(value, 4)
+    assert [float(example[0, 0, 0]) for example in replay._examples] == [0.5, 0.75, 0.75]
+    step(1.0, 8)
+    assert [example.shape for example in replay._examples] == [(7, 8, 8)] * 2
+    replay.on_fit_end(None, None)
+    assert not replay._examples
+
+
+def test_turning_moves_image_and_mask_alike_in_all_eight_ways() -> None:
+    values = torch.arange(4.0).view(1, 1, 2, 2).expand(-1, 7, -1, -1)
+    generator = torch.Generator().manual_seed(0)
+    seen = {tuple(_turn(values, generator)[0, channel].flatten().tolist()) for channel in (0, 6) for _ in range(100)}
+    assert len(seen) == 8
+    turned = _turn(values, generator)
+    assert torch.equal(turned[:, 0], turned[:, 6])
+
+
+def test_a_negative_number_of_updates_is_refused() -> None:
+    with pytest.raises(ValueError, match="segmentation_replay must not be negative"):
+        DiffusionAD(preset="tiny", image_size=64, segmentation_channels=4, segmentation_replay=-1)

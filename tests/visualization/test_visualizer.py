@@ -1,0 +1,157 @@
+# Copyright (C) 2026 The anomalib-diffusionad authors
+# SPDX-License-Identifier: Apache-2.0
+
+"""Pictures and the table of ``test`` and ``predict``."""
+
+import csv
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from anomalib.data import Folder, PredictDataset
+from anomalib.engine import Engine
+from PIL import Image
+
+from anomalib_diffusionad import DiffusionAD
+from anomalib_diffusionad.diffusion import add_noise
+from anomalib_diffusionad.visualization.stages import COLOURS, draw_one, picture, stages
+from anomalib_diffusionad.visualization.visualizer import ReconstructionVisualizer, save_overview
+from tests.conftest import SIZE, make_model
+
+COMMON = ["difference", "anomaly map", "truth"]
+
+
+def make_engine(tmp_path: Path) -> Engine:
+    return Engine(default_root_dir=tmp_path, accelerator="cpu", devices=1, logger=False)
+
+
+def stage_dictionary(model: DiffusionAD, image: torch.Tensor, **given) -> dict[str, torch.Tensor]:
+    return {stage.title: stage.values for stage in stages(model.model.eval(), image, **given)}
+
+
+def test_the_stages_are_those_of_the_network() -> None:
+    model = make_model(t_small=100, t_big=300)
+    image = torch.rand(2, 3, SIZE, SIZE)
+    found = stage_dictionary(model, image, truth=torch.ones(2, SIZE, SIZE))
+    noisy = ["noisy, t = 100", "noisy, t = 300"]
+    one_step = ["one step, t = 100", "one step, t = 300"]
+    assert list(found) == ["input", *noisy, *one_step, "guided, w = 1", *COMMON]
+    network = model.model
+    with torch.no_grad():
+        guided, output = network.restore(image), network(image)
+    torch.testing.assert_close(found["guided, w = 1"], guided)
+    torch.testing.assert_close(found["anomaly map"], output.anomaly_map)
+    torch.testing.assert_close(found["noisy, t = 300"], add_noise(image, network.noise[1], network.alpha_bar[300]))
+    network.denoising = "one_step"
+    torch.testing.assert_close(found["one step, t = 100"], network.restore(image))
+
+
+@pytest.mark.parametrize(
+    ("denoising", "titles"),
+    [
+        ("one_step", ["noisy, t = 2", "one step, t = 2"]),
+        ("iterative", ["noisy, t = 4", "iterative, 5 steps"]),
+    ],
+)
+def test_other_paradigms_have_fewer_stages(denoising: str, titles: list[str]) -> None:
+    model = make_model(denoising=denoising, t_small=2, t_big=4, tau=3)
+    image = torch.rand(1, 3, SIZE, SIZE)
+    found = stage_dictionary(model, image)
+    assert list(found) == ["input", *titles, *COMMON[:2]]
+    torch.testing.assert_close(found[titles[1]], model.model.restore(image))
+
+
+def test_colours_of_a_picture() -> None:
+    grey = torch.tensor([[[0.0, 1.0, 7.0]]])
+    assert picture(grey).getpixel((0, 0)) == tuple(round(255 * channel) for channel in COLOURS(0.0)[:3])
+    assert picture(grey).getpixel((1, 0)) == picture(grey).getpixel((2, 0))
+    assert picture(torch.tensor([[[1.0]], [[0.5]], [[-1.0]]])).getpixel((0, 0)) == (255, 128, 0)
+
+
+def test_a_drawing_shows_the_image_of_the_row() -> None:
+    image = torch.stack([torch.zeros(3, SIZE, SIZE), torch.ones(3, SIZE, SIZE)])
+    steps = stages(make_model().model.eval(), image)
+    white = [sum(draw_one(steps, row, "title", side=SIZE).convert("L").histogram()[250:]) for row in (0, 1)]
+    assert white[1] - white[0] > 0.9 * SIZE**2
+
+
+def test_pictures_of_a_test_run(tmp_path: Path, datamodule: Folder) -> None:
+    model = make_model(visualizer=ReconstructionVisualizer())
+    engine = make_engine(tmp_path)
+    engine.test(model, datamodule=datamodule)
+    images = Path(engine.trainer.default_root_dir) / "images"
+    files = sorted(str(path.relative_to(images)) for path in images.rglob("*.png"))
+    expected = [
+        f"{kind}/{number}{suffix}.png"
+        for kind in ("bad", "test_good")
+        for number in range(3)
+        for suffix in ("", "_reconstruction")
+    ]
+    assert files == sorted(expected)
+    assert Image.open(images / "bad" / "0_reconstruction.png").size > (1000, 400)
+
+
+def test_pictures_without_heat_maps_and_truth(tmp_path: Path, folder: Path) -> None:
+    visualizer = ReconstructionVisualizer(heat_maps=False, output_dir=tmp_path / "out")
+    make_engine(tmp_path).predict(make_model(visualizer=visualizer), data_path=folder / "bad")
+    assert {path.name for path in (tmp_path / "out").rglob("*.png")} == {f"{n}_reconstruction.png" for n in range(3)}
+
+
+def test_images_of_the_same_name_have_pictures_of_their_own(tmp_path: Path, folder: Path) -> None:
+    for name in ("a", "b"):
+        (tmp_path / "data" / name / "bad").mkdir(parents=True)
+        Image.open(folder / "bad" / "0.png").save(tmp_path / "data" / name / "bad" / "0.png")
+    Image.open(folder / "bad" / "1.png").save(tmp_path / "data" / "b" / "bad" / "0.bmp")
+    visualizer = ReconstructionVisualizer(heat_maps=False)
+    for _ in range(2):  # the second run replaces the pictures of the first
+        engine = make_engine(tmp_path / "run")
+        engine.predict(make_model(visualizer=visualizer), dataset=PredictDataset(tmp_path / "data"))
+    pictures = list((Path(engine.trainer.default_root_dir) / "images").rglob("*.png"))
+    assert {path.name for path in pictures} == {f"0{number}_reconstruction.png" for number in ("", "_2", "_3")}
+
+
+def read_table(engine: Engine) -> list[dict[str, str]]:
+    with (Path(engine.trainer.default_root_dir) / "images" / "predictions.csv").open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_a_table_of_predictions(tmp_path: Path, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    model = make_model()
+    model.post_processor._image_threshold.fill_(0.25)
+    engine = make_engine(tmp_path)
+    predictions = engine.predict(model, data_path=folder / "bad")
+    rows = read_table(engine)
+    assert [Path(row["file"]) for row in rows] == [folder / "bad" / f"{number}.png" for number in range(3)]
+    for row, batch in zip(rows, predictions, strict=True):
+        assert float(row["score"]) == pytest.approx(float(batch.pred_score), rel=1e-5)
+        assert row["label"] == ("anomalous" if float(batch.pred_score) > 0.25 else "normal")
+        assert float(row["threshold"]) == 0.25
+    assert "0.png: score" not in capsys.readouterr().out
+
+
+def test_a_single_image_is_shown_on_the_screen(
+    tmp_path: Path, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    engine = make_engine(tmp_path)
+    engine.predict(make_model(), data_path=folder / "bad" / "1.png")
+    (row,) = read_table(engine)
+    assert f"1.png: score {row['score']}, {row['label']} (threshold 0.5)" in capsys.readouterr().out
+
+
+def test_without_a_post_processor_there_are_scores_alone(tmp_path: Path, folder: Path) -> None:
+    engine = make_engine(tmp_path)
+    engine.predict(make_model(post_processor=False), data_path=folder / "bad")
+    assert all(row["score"] and not row["label"] and not row["threshold"] for row in read_table(engine))
+
+
+def test_the_overview_shows_each_column_in_its_colours(tmp_path: Path) -> None:
+    green = torch.tensor([0.0, 1.0, 0.0])[None, :, None, None].expand(2, -1, 8, 8)
+    red = torch.tensor([1.5, -1.0, 0.0])[None, :, None, None].expand(2, -1, 8, 8)
+    half, whole = torch.full((2, 1, 8, 8), 0.5), torch.ones(2, 1, 8, 8)
+    path = save_overview(tmp_path / "new" / "overview.png", green, red, half, whole, ["one", "two"])
+    pixels = np.asarray(Image.open(path).convert("RGB")).astype(int)
+    shown = [(0, 255, 0), (255, 0, 0), *(tuple(255 * c for c in COLOURS(value)[:3]) for value in (0.5, 1.0))]
+    areas = [int((np.abs(pixels - colour).max(axis=2) <= 1).sum()) for colour in shown]
+    assert min(areas) > 10_000
+    assert max(areas) < 1.2 * min(areas)
