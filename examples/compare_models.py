@@ -32,14 +32,11 @@ def comparison(out: Path, seconds: int, backbone_weights: str | None) -> dict[st
     if backbone_weights is None:
         patchcore["init_args"] = backbone | {"pre_trained": False}
     diffusion_ad = {
-        "preset": "tiny",
-        "beta_end": 0.004,
-        "learning_rate": 1e-3,
-        "segmentation_learning_rate": 2e-3,
-        "learning_rate_schedule": "one_cycle",
-        "segmentation_replay": 4,
+        "recipe": "fast",
+        "smoothing_sigma": 0.0,
         "anomaly_source": textures,
         "self_augmentation": 0.0,
+        "foreground": "none",
     }
     return {
         "results": str(out / "results"),

@@ -17,8 +17,8 @@ from lightning import seed_everything
 
 from anomalib_diffusionad import DiffusionAD
 from anomalib_diffusionad.data.demo import DEFECTS, make_demo_data
-from anomalib_diffusionad.precision import computes_bfloat16
-from anomalib_diffusionad.visualization.visualizer import save_overview
+from anomalib_diffusionad.hardware import computes_bfloat16
+from anomalib_diffusionad.visualization import save_overview
 
 
 def fastest_precision() -> str:
@@ -65,14 +65,11 @@ def main() -> None:
         val_split_mode="none",
     )
     model = DiffusionAD(
+        recipe="fast",
         image_size=64,
-        preset="tiny",
-        beta_end=0.004,  # milder noise than the paper's, which takes longer to learn to remove
-        learning_rate=1e-3,
-        segmentation_learning_rate=2e-3,
-        learning_rate_schedule="one_cycle",
-        segmentation_replay=8,  # the segmentation network learns slower than the U-Net and costs a fraction of it
+        smoothing_sigma=0.0,
         self_augmentation=0.0,  # the paper's way for textures
+        foreground="none",
         anomaly_source=str(arguments.out / "data" / "textures"),
     )
     engine = Engine(

@@ -53,14 +53,9 @@ def main() -> None:
         seed=0,
     )
     model = DiffusionAD(
+        recipe="fast",
         image_size=arguments.size,
-        preset="tiny",
-        beta_end=0.004,
-        learning_rate=1e-3,
-        segmentation_learning_rate=2e-3,
-        learning_rate_schedule="one_cycle",
-        segmentation_replay=4,
-        foreground="auto",
+        smoothing_sigma=0.0,
     )
     engine = Engine(max_epochs=-1, max_steps=arguments.steps, default_root_dir=arguments.out / "results")
     engine.fit(model, datamodule=datamodule)

@@ -29,15 +29,12 @@ def main() -> None:
     make_demo_data(root)
     datamodule = MVTecAD(root=root, category="brick", train_batch_size=8, num_workers=0, val_split_mode="none")
     model = DiffusionAD(
+        recipe="fast",
         image_size=64,
-        preset="tiny",
-        beta_end=0.004,
-        learning_rate=1e-3,
-        segmentation_learning_rate=2e-3,
-        learning_rate_schedule="one_cycle",
-        segmentation_replay=4,
+        smoothing_sigma=0.0,
         anomaly_source=str(root / "textures"),
         self_augmentation=0.0,
+        foreground="none",
     )
     engine = Engine(max_epochs=-1, max_steps=arguments.steps, default_root_dir=arguments.out / "results")
     engine.fit(model, datamodule=datamodule)

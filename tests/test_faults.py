@@ -20,6 +20,7 @@ from lightning.pytorch.callbacks import Callback
 
 from anomalib_diffusionad import DiffusionAD
 from anomalib_diffusionad.training.checkpoint import AtomicCheckpointIO
+from anomalib_diffusionad.training.finite_loss import FiniteLoss
 
 from .conftest import make_model
 from .test_lightning_model import QUIET, LossRecorder
@@ -137,24 +138,22 @@ def test_a_nan_loss_stops_training_and_spoils_neither_weights_nor_checkpoint(
     assert torch.equal(saved["state_dict"]["model.unet.stem.weight"], model.model.unet.stem.weight)
 
 
+def find_finite_loss(trainer) -> FiniteLoss:
+    return next(callback for callback in trainer.callbacks if isinstance(callback, FiniteLoss))
+
+
 @pytest.mark.parametrize("where", ["flag", "weights"])
 def test_no_checkpoint_is_written_of_what_a_device_has_spoilt(datamodule: Folder, tmp_path: Path, where: str) -> None:
     """On a GPU the loss is looked at later; saving looks at it, and at the weights, first."""
 
-    def do(model: DiffusionAD) -> None:
-        if where == "flag":
-            model._check_loss = lambda: None  # as between two looks
-            model._bad_step = torch.tensor(1)
-        else:
-            model._later = True
-
-    class After(Callback):
+    class Spoil(Callback):
         def on_train_batch_end(self, trainer, pl_module, *args) -> None:
-            pl_module.__dict__.pop("_check_loss", None)
-            if pl_module.__dict__.pop("_later", False):
+            if trainer.global_step == 2 and where == "flag":
+                find_finite_loss(trainer)._bad_step = torch.tensor(1)
+            elif trainer.global_step == 2:
                 pl_module.model.unet.stem.weight.data[0] = float("nan")
 
-    callbacks = [After(), AtStep(1, do), every_step(tmp_path)]
+    callbacks = [Spoil(), every_step(tmp_path)]
     engine = Engine(max_epochs=2, default_root_dir=tmp_path, callbacks=callbacks, **QUIET)
     with pytest.raises(FloatingPointError, match="step 1" if where == "flag" else r"unet\.stem\.weight"):
         engine.fit(make_model(), datamodule=datamodule)
@@ -164,7 +163,7 @@ def test_no_checkpoint_is_written_of_what_a_device_has_spoilt(datamodule: Folder
 def test_the_first_bad_step_is_remembered(datamodule: Folder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """As on a GPU, where steps after it follow before anyone looks."""
     model, seen = make_model(), []
-    monkeypatch.setattr(DiffusionAD, "_check_loss", lambda self: seen.append(int(self._bad_step)))
+    monkeypatch.setattr(FiniteLoss, "check", lambda self, _trainer: seen.append(int(self._bad_step)))
     callbacks = [AtStep(1, spoil), ModelCheckpoint(dirpath=tmp_path, every_n_epochs=9)]
     engine = Engine(max_steps=2, default_root_dir=tmp_path, callbacks=callbacks, **QUIET)
     engine.fit(model, datamodule=datamodule)

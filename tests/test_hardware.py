@@ -1,13 +1,24 @@
 # Copyright (C) 2026 The anomalib-diffusionad authors
 # SPDX-License-Identifier: Apache-2.0
 
+"""What a machine is, what it is fast in, and memory that is there already."""
+
+import logging
 import os
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
+from anomalib.data import Folder
+from anomalib.engine import Engine
 
 from anomalib_diffusionad import hardware
-from anomalib_diffusionad.hardware import describe_machine
+from anomalib_diffusionad.hardware import computes_bfloat16, describe_machine
+
+from .conftest import make_model
 
 CPU = torch.device("cpu")
 
@@ -35,3 +46,97 @@ def test_versions_and_threads_are_told():
     described = describe_machine(CPU)
     assert described["torch"] == torch.__version__
     assert described["threads"] == torch.get_num_threads()
+
+
+@pytest.mark.parametrize(
+    ("capabilities", "expected"),
+    [({"avx2": True, "avx512_bf16": False}, False), ({"avx512_bf16": True}, True), ({"bf16": True}, True), ({}, True)],
+)
+def test_instructions(monkeypatch: pytest.MonkeyPatch, capabilities: dict[str, bool], expected: bool) -> None:
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities, raising=False)
+    assert computes_bfloat16(torch.device("cpu")) == expected
+    assert computes_bfloat16(torch.device("cuda"))
+
+
+@pytest.mark.usefixtures("shallow_unet")
+@pytest.mark.parametrize(
+    ("precision", "instructions", "warned"),
+    [("bf16-mixed", False, True), ("bf16-mixed", True, False), ("32-true", False, False)],
+)
+def test_a_slow_precision_is_warned_of(
+    datamodule: Folder,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+    precision: str,
+    instructions: bool,
+    warned: bool,
+) -> None:
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": instructions}, raising=False)
+    engine = Engine(
+        accelerator="cpu",
+        precision=precision,
+        limit_test_batches=1,
+        enable_progress_bar=False,
+        default_root_dir=tmp_path,
+    )
+    with caplog.at_level(logging.WARNING, logger="anomalib_diffusionad"):
+        engine.test(make_model(evaluator=False), datamodule=datamodule)
+    assert ("--trainer.precision 32-true" in caplog.text) == warned
+
+
+COUNT = """
+import resource, sys, torch
+if sys.argv[1] == "model":
+    from anomalib_diffusionad import DiffusionADModel
+    DiffusionADModel(image_size=64, base_channels=32, segmentation_channels=4)
+if sys.argv[1] == "keep":
+    from anomalib_diffusionad.hardware import keep_freed_memory
+    keep_freed_memory()
+torch.ones(2**24)
+before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+for _ in range(10):
+    torch.ones(2**24)
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+
+
+def count_page_faults(what: str, **settings: str) -> int:
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(("MALLOC_", "GLIBC_"))}
+    environment |= {"LD_PRELOAD": "", **settings}
+    command = [sys.executable, "-c", COUNT, what]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)  # noqa: S603 - ourselves
+    return int(done.stdout)
+
+
+@pytest.mark.skipif(sys.platform != "linux" or torch.accelerator.is_available(), reason="for CPUs under Linux")
+def test_freed_memory_is_kept_when_asked_for_and_not_by_making_a_model() -> None:
+    usual = count_page_faults("nothing")
+    assert count_page_faults("keep") < 0.1 * usual
+    assert count_page_faults("model") > 0.5 * usual, "a constructor leaves the process as it is"
+    assert count_page_faults("keep", MALLOC_TOP_PAD_="0") > 0.5 * usual, "what the environment sets holds"
+
+
+@pytest.mark.parametrize(
+    ("accepted", "expected"),
+    [
+        (2**31 - 1, [(-3, 2**31 - 1), (-1, -1)]),
+        (2**25, [(-3, 2**31 - 1), (-3, 2**25), (-1, -1)]),  # glibc before 2.35
+        (0, [(-3, 2**31 - 1), (-3, 2**25)]),  # the trimming threshold alone would do harm
+    ],
+)
+def test_older_c_libraries_get_what_they_accept(
+    monkeypatch: pytest.MonkeyPatch, accepted: int, expected: list[tuple[int, int]]
+) -> None:
+    calls = []
+
+    def mallopt(parameter: int, value: int) -> int:
+        calls.append((parameter, value))
+        return int(parameter == hardware.M_TRIM_THRESHOLD or value <= accepted)
+
+    monkeypatch.setattr(hardware.ctypes, "CDLL", lambda _: SimpleNamespace(mallopt=mallopt))
+    monkeypatch.setattr(hardware, "_allocator_settings", dict)
+    monkeypatch.setattr(torch.accelerator, "is_available", lambda: False)
+    monkeypatch.setattr(sys, "platform", "linux")
+    hardware.keep_freed_memory()
+    assert calls == expected

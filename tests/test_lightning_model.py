@@ -121,13 +121,13 @@ def test_two_runs_with_one_seed_are_equal_and_other_seeds_differ(datamodule: Fol
 
 def test_every_rank_and_step_has_randomness_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
     model = make_model()
-    model._training_seed = 5
+    model.randomness.seed = 5
     seen = set()
     for rank in range(2):
         monkeypatch.setattr(DiffusionAD, "global_rank", rank)
         for epoch in range(2):
             monkeypatch.setattr(DiffusionAD, "current_epoch", epoch)
-            seen |= {model.step_generator(batch).initial_seed() for batch in range(3)}
+            seen |= {model.randomness.generator(model, batch).initial_seed() for batch in range(3)}
     assert len(seen) == 12
 
 
@@ -276,7 +276,7 @@ def test_checkpoints_are_plain_data(tmp_path: Path, datamodule: Folder) -> None:
         ({"learning_rate": 0.0}, "learning_rate"),
         ({"segmentation_learning_rate": -1e-4}, "segmentation_learning_rate"),
         ({"self_augmentation": 1.5}, "self_augmentation"),
-        ({"shape": "difference"}, "shape"),
+        ({"recipe": "slow"}, "recipe"),
         ({"learning_rate_schedule": "step"}, "learning_rate_schedule"),
         ({"base_channels": 0}, "base_channels"),
         ({"t_small": 500}, "t_small"),

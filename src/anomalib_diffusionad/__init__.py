@@ -7,9 +7,18 @@ from .data import DAGM
 from .lightning_model import DiffusionAD
 from .registration import register
 from .torch_model import DiffusionADModel
+from .visualization import ReconstructionLogger, ReconstructionVisualizer
 
 __version__ = "0.1.0"
 
-__all__ = ["DAGM", "DiffusionAD", "DiffusionADModel", "__version__", "register"]
+__all__ = [
+    "DAGM",
+    "DiffusionAD",
+    "DiffusionADModel",
+    "ReconstructionLogger",
+    "ReconstructionVisualizer",
+    "__version__",
+    "register",
+]
 
 register()

@@ -1,17 +1,23 @@
 # Copyright (C) 2026 The anomalib-diffusionad authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""8 bits for OpenVINO graphs, except where a model would lose accuracy."""
+"""Export to ONNX and OpenVINO, and 8 bits for graphs except where a model would lose accuracy."""
 
+import inspect
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
+from anomalib import TaskType
 from anomalib.data import AnomalibDataModule, ImageBatch
 from anomalib.data.utils import ValSplitMode
 from anomalib.deploy.export import CompressionType
 from anomalib.metrics import F1Score
+from anomalib.models.components.base.export_mixin import ExportMixin
 from torchmetrics import Metric
+
+from .checks import require, require_share
 
 if TYPE_CHECKING:
     import openvino
@@ -31,6 +37,57 @@ ARITHMETIC = [
 ]
 
 
+class DiffusionADExport(ExportMixin):
+    """What exporting DiffusionAD needs besides anomalib's ways, which it goes."""
+
+    def to_onnx(self, *args, **kwargs) -> Any:  # noqa: ANN401 - anomalib's signature
+        """Export to ONNX as anomalib does.
+
+        Raises:
+            ValueError: With iterative denoising, whose hundreds of passes would be unrolled into the graph.
+        """
+        require(
+            self.model.denoising != "iterative",
+            "Iterative denoising cannot be exported; set denoising to 'norm_guided' or 'one_step'.",
+        )
+        # the exporter's own opset; it cannot convert this graph down to anomalib's default of 14
+        kwargs.setdefault("opset_version", 18)
+        return super().to_onnx(*args, **kwargs)
+
+    def to_openvino(self, *args, **kwargs) -> Path:
+        """Export to OpenVINO as anomalib does.
+
+        Raises:
+            ValueError: If the compression needs images and there are none, or with iterative denoising.
+        """
+        bound = inspect.signature(super().to_openvino).bind(*args, **kwargs)
+        bound.apply_defaults()
+        arguments = bound.arguments
+        check_compression(arguments["compression_type"], arguments["datamodule"], arguments["max_drop"])
+        # OpenVINO optimises the graph itself
+        arguments["onnx_kwargs"] = {"optimize": False} | (arguments["onnx_kwargs"] or {})
+        return super().to_openvino(**arguments)
+
+    def _compress_ov_model(
+        self,
+        model: Any,  # noqa: ANN401 - OpenVINO is optional
+        compression_type: CompressionType | None = None,
+        datamodule: AnomalibDataModule | None = None,
+        metric: Metric | None = None,
+        task: TaskType | None = None,
+        max_drop: float = 0.01,
+    ) -> Any:  # noqa: ANN401
+        """What anomalib compresses with, by our own means, which know what needs accuracy."""
+        data = cast("AnomalibDataModule", datamodule)
+        if compression_type == CompressionType.INT8:
+            return compress(model)
+        if compression_type == CompressionType.INT8_PTQ:
+            return quantize(model, data)
+        if compression_type == CompressionType.INT8_ACQ:
+            return quantize_with_accuracy_control(model, data, metric, max_drop)
+        return super()._compress_ov_model(model, compression_type, datamodule, metric, task, max_drop)
+
+
 def check_compression(
     compression: CompressionType | None, datamodule: AnomalibDataModule | None, max_drop: float
 ) -> None:
@@ -39,20 +96,18 @@ def check_compression(
     Raises:
         ValueError: If ``max_drop`` is out of range, or there is no datamodule, or it has no validation images.
     """
-    if not 0 <= max_drop <= 1:
-        msg = f"max_drop must lie between 0 and 1, got {max_drop}."
-        raise ValueError(msg)
+    require_share("max_drop", max_drop)
     if compression not in {CompressionType.INT8_PTQ, CompressionType.INT8_ACQ}:
         return
-    if datamodule is None:
-        msg = f"{compression} needs images to calibrate on: give a datamodule (--data on the command line)."
-        raise ValueError(msg)
-    if datamodule.val_split_mode == ValSplitMode.NONE:
-        msg = (
-            f"{compression} calibrates on validation images, and there are none: set val_split_mode of the datamodule "
-            f"to 'from_train' (--data.val_split_mode from_train)."
-        )
-        raise ValueError(msg)
+    require(
+        datamodule is not None,
+        f"{compression} needs images to calibrate on: give a datamodule (--data on the command line).",
+    )
+    require(
+        cast("AnomalibDataModule", datamodule).val_split_mode != ValSplitMode.NONE,
+        f"{compression} calibrates on validation images, and there are none: set val_split_mode of the datamodule to "
+        f"'from_train' (--data.val_split_mode from_train).",
+    )
 
 
 def quantize(graph: "openvino.Model", datamodule: AnomalibDataModule) -> "openvino.Model":

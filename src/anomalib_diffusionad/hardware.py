@@ -1,18 +1,73 @@
 # Copyright (C) 2026 The anomalib-diffusionad authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""The machine that times were measured on."""
+"""What this machine is, and what it is fast in."""
 
+import ctypes
 import os
 import platform
+import sys
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import anomalib
 import torch
 
-from .precision import computes_bfloat16
+BFLOAT16_INSTRUCTIONS = ("avx512_bf16", "amx_bf16", "bf16", "sve_bf16")
+# of glibc's malloc.h
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
+# glibc before 2.35 refuses more than 32 MiB
+MMAP_THRESHOLDS, NEVER_TRIM = (2**31 - 1, 2**25), -1
+ALLOCATOR_SETTINGS = ("MALLOC_", "GLIBC_TUNABLES")  # what the environment sets glibc's allocator with
 
-SETTINGS = ("MALLOC_", "GLIBC_TUNABLES")  # what the environment sets glibc's allocator with
+
+def choose_device(accelerator: str, gpu: int = 0) -> torch.device:
+    """The device to run on.
+
+    Args:
+        accelerator: ``"auto"``, ``"cpu"`` or ``"cuda"``.
+        gpu: Which GPU, if it is one.
+
+    Raises:
+        ValueError: If ``accelerator`` is ``"cuda"`` and there is no GPU.
+    """
+    if accelerator == "cuda" and not torch.cuda.is_available():
+        msg = "accelerator: there is no CUDA GPU; use --accelerator cpu."
+        raise ValueError(msg)
+    if accelerator == "cpu" or not torch.cuda.is_available():
+        return torch.device("cpu")
+    return torch.device("cuda", gpu)
+
+
+def computes_bfloat16(device: torch.device) -> bool:
+    """Whether ``device`` has instructions for bfloat16.
+
+    A CPU without them computes in bfloat16 all the same, but many times slower than in float32. What cannot be asked is
+    taken to have them.
+    """
+    capabilities: Mapping[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
+    if device.type != "cpu" or not capabilities:
+        return True
+    return any(capabilities.get(name) for name in BFLOAT16_INSTRUCTIONS)
+
+
+def keep_freed_memory() -> None:
+    """Have glibc's allocator keep the memory of freed tensors for those to come, instead of giving it back.
+
+    What it gives back, every large tensor, the system fills with zeros page by page when it is asked for again: on a
+    CPU that takes longer than many an operation. It holds for the whole process. Nothing changes where there is an
+    accelerator, another allocator than glibc's, or a setting in the environment (``MALLOC_...``, ``GLIBC_TUNABLES``).
+    Training, testing, predicting and the commands of this package call it; call it yourself before you run a model
+    in a process of your own.
+    """
+    if sys.platform != "linux" or _allocator_settings() or torch.accelerator.is_available():
+        return
+    # another C library has no such function, and another allocator one of its own
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    # the trimming threshold alone would also stop the other from growing by itself, which is slower than doing nothing
+    if mallopt is not None and any(mallopt(M_MMAP_THRESHOLD, threshold) for threshold in MMAP_THRESHOLDS):
+        mallopt(M_TRIM_THRESHOLD, NEVER_TRIM)
 
 
 def describe_machine(device: torch.device) -> dict[str, str | int]:
@@ -41,5 +96,10 @@ def _processor() -> str:
 def _allocator() -> str:
     """What serves memory, as set in the environment."""
     preloaded = [Path(library).name for library in os.environ.get("LD_PRELOAD", "").replace(":", " ").split()]
-    settings = [f"{name}={value}" for name, value in sorted(os.environ.items()) if value and name.startswith(SETTINGS)]
+    settings = [f"{name}={value}" for name, value in _allocator_settings().items()]
     return " ".join(preloaded + settings) or "system"
+
+
+def _allocator_settings() -> dict[str, str]:
+    """What the environment sets glibc's allocator with."""
+    return {name: value for name, value in sorted(os.environ.items()) if value and name.startswith(ALLOCATOR_SETTINGS)}

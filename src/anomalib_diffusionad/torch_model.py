@@ -3,7 +3,6 @@
 
 """The two networks of DiffusionAD and how they score an image. No training loop, no data."""
 
-import math
 from typing import Literal, NamedTuple, get_args
 
 import torch
@@ -13,7 +12,7 @@ from anomalib.models.image.draem.torch_model import DiscriminativeSubNetwork
 from kornia.filters import gaussian_blur2d
 from torch import Tensor, nn
 
-from .allocator import keep_memory
+from .checks import require, require_at_least, require_choice, require_not_negative
 from .diffusion import add_noise, denoise_step, guide, linear_alpha_bar, predict_image
 from .unet import NUM_GROUPS, DenoisingUNet
 
@@ -78,11 +77,8 @@ class DiffusionADModel(nn.Module):
     ) -> None:
         super().__init__()
         _check_sizes(image_size, base_channels, segmentation_channels)
-        _check_steps(t_small, t_big, num_timesteps)
-        _check_choices(guidance_scale, denoising, top_k)
+        _check_inference(t_small, t_big, num_timesteps, guidance_scale, denoising, top_k)
         _check_smoothing(smoothing_sigma, image_size)
-        if not torch.accelerator.is_available():
-            keep_memory()
         self.image_size = image_size
         self.t_small, self.t_big = t_small, t_big
         self.guidance_scale = guidance_scale
@@ -217,12 +213,11 @@ class DiffusionADModel(nn.Module):
 
     def _check_image(self, image: Tensor) -> Tensor:
         size = self.image_size
-        if image.dim() != 4 or image.shape[1] not in {1, 3} or image.shape[2] != size or image.shape[3] != size:
-            msg = (
-                f"The model takes images of shape (batch, 3, {size}, {size}), got {tuple(image.shape)}. Resize them, "
-                f"or make the model with another image_size."
-            )
-            raise ValueError(msg)
+        require(
+            image.dim() == 4 and image.shape[1] in {1, 3} and tuple(image.shape[2:]) == (size, size),
+            f"The model needs images of shape (batch, 3, {size}, {size}), got {tuple(image.shape)}. Resize them, or "
+            f"make the model with another image_size.",
+        )
         return image.expand(-1, 3, -1, -1)
 
 
@@ -242,45 +237,33 @@ def image_score(anomaly_map: Tensor, top_k: int) -> Tensor:
 
 
 def _check_sizes(image_size: int, base_channels: int, segmentation_channels: int) -> None:
-    if image_size % SIZE_MULTIPLE or not MIN_IMAGE_SIZE <= image_size <= MAX_IMAGE_SIZE:
-        msg = (
-            f"image_size must be a multiple of {SIZE_MULTIPLE} from {MIN_IMAGE_SIZE} to {MAX_IMAGE_SIZE}, "
-            f"got {image_size}."
-        )
-        raise ValueError(msg)
-    if base_channels < NUM_GROUPS or base_channels % NUM_GROUPS:
-        msg = f"base_channels must be a positive multiple of {NUM_GROUPS}, got {base_channels}."
-        raise ValueError(msg)
-    if segmentation_channels < 1:
-        msg = f"segmentation_channels must be positive, got {segmentation_channels}."
-        raise ValueError(msg)
+    require(
+        image_size % SIZE_MULTIPLE == 0 and MIN_IMAGE_SIZE <= image_size <= MAX_IMAGE_SIZE,
+        f"image_size must be a multiple of {SIZE_MULTIPLE} from {MIN_IMAGE_SIZE} to {MAX_IMAGE_SIZE}, "
+        f"got {image_size}.",
+    )
+    require(
+        base_channels >= NUM_GROUPS and base_channels % NUM_GROUPS == 0,
+        f"base_channels must be a positive multiple of {NUM_GROUPS}, got {base_channels}.",
+    )
+    require_at_least("segmentation_channels", segmentation_channels, 1)
 
 
-def _check_steps(t_small: int, t_big: int, num_timesteps: int) -> None:
-    if not 0 <= t_small < t_big < num_timesteps:
-        msg = (
-            f"The time steps need 0 <= t_small < t_big < num_timesteps, got t_small={t_small}, t_big={t_big}, "
-            f"num_timesteps={num_timesteps}."
-        )
-        raise ValueError(msg)
-
-
-def _check_choices(guidance_scale: float, denoising: str, top_k: int) -> None:
-    if not 0 <= guidance_scale < math.inf:
-        msg = f"guidance_scale must be finite and not negative, got {guidance_scale}."
-        raise ValueError(msg)
-    if denoising not in get_args(Denoising):
-        msg = f"denoising must be one of {', '.join(get_args(Denoising))}, got {denoising!r}."
-        raise ValueError(msg)
-    if top_k < 1:
-        msg = f"top_k must be at least 1, got {top_k}."
-        raise ValueError(msg)
+def _check_inference(
+    t_small: int, t_big: int, num_timesteps: int, guidance_scale: float, denoising: str, top_k: int
+) -> None:
+    require(
+        0 <= t_small < t_big < num_timesteps,
+        f"The time steps need 0 <= t_small < t_big < num_timesteps, got t_small={t_small}, t_big={t_big}, "
+        f"num_timesteps={num_timesteps}.",
+    )
+    require_not_negative("guidance_scale", guidance_scale)
+    require_choice("denoising", denoising, get_args(Denoising))
+    require_at_least("top_k", top_k, 1)
 
 
 def _check_smoothing(smoothing_sigma: float, image_size: int) -> None:
-    if not 0 <= smoothing_sigma <= image_size / 8:
-        msg = (
-            f"smoothing_sigma must lie between 0 and an eighth of image_size={image_size} pixels, got "
-            f"{smoothing_sigma}."
-        )
-        raise ValueError(msg)
+    require(
+        0 <= smoothing_sigma <= image_size / 8,
+        f"smoothing_sigma must lie between 0 and an eighth of image_size={image_size} pixels, got {smoothing_sigma}.",
+    )

@@ -26,7 +26,7 @@ from anomalib_diffusionad.ablation.study import make_sweeps, run_sweeps
 from anomalib_diffusionad.ablation.suggestion import CRITERION, SYNTHETIC, suggest
 from anomalib_diffusionad.ablation.sweep import OneStep, Setting, applied, evaluate, evaluate_iteratively, passes
 from anomalib_diffusionad.commands.cli import COMMANDS
-from anomalib_diffusionad.visualization.sheet import evenly
+from anomalib_diffusionad.data.images import evenly
 from tests.conftest import SIZE, make_datamodule, make_model
 
 STEPS = {"t_small": 2, "t_big": 4, "tau": 3}

@@ -22,7 +22,7 @@ NAMES = sorted(set(inspect.signature(DiffusionAD).parameters) - COMPONENTS)
 CHOICES = {
     "preset": {"paper", "small", "tiny"},
     "denoising": {"norm_guided", "one_step", "iterative"},
-    "shape": {"single", "union", "intersection"},
+    "recipe": {"paper", "fast"},
     "learning_rate_schedule": {"constant", "one_cycle"},
 }
 WORDS = [
@@ -140,6 +140,6 @@ def test_any_number_makes_a_model_or_an_error_that_names_the_argument(name: str,
             return
     value = arguments[name]
     assert value is None or value == value  # noqa: PLR0124 - not a number is never taken
-    assert 0 <= model.model.t_small < model.model.t_big < model.num_timesteps
-    assert 0 < model.tau < model.num_timesteps
-    assert bool(torch.isfinite(torch.tensor(model.learning_rate)))
+    assert 0 <= model.model.t_small < model.model.t_big < model.settings.num_timesteps
+    assert 0 < model.settings.tau < model.settings.num_timesteps
+    assert bool(torch.isfinite(torch.tensor(model.settings.learning_rate)))

@@ -21,7 +21,7 @@ def test_there_and_back(tmp_path: Path, datamodule: Folder) -> None:
     torch.save(to_official(model.model, {"less_t_range": 250}), tmp_path / "params-best.pt")
     import_official(str(tmp_path / "params-best.pt"), str(tmp_path / "new" / "model.ckpt"))
     imported = DiffusionAD.load_from_checkpoint(tmp_path / "new" / "model.ckpt")
-    assert (imported.tau, imported.model.t_small) == (250, 100)
+    assert (imported.settings.tau, imported.model.t_small) == (250, 100)
     image = torch.rand(2, 3, 64, 64)
     with torch.no_grad():
         assert torch.equal(imported.eval().model(image).pred_score, model.model(image).pred_score)

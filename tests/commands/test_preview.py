@@ -50,24 +50,21 @@ def test_a_sheet_for_a_configuration(folder: Path, tmp_path: Path, monkeypatch: 
     seen = {}
     synthesise = module._synthesise
 
-    def spy(image: object, paths: list[Path], settings: dict, seed: int) -> object:
+    def spy(image: object, paths: list[Path], settings: object, seed: int) -> object:
         seen.update(shape=image.shape, paths=paths, settings=settings)
         return synthesise(image, paths, settings, seed)
 
     monkeypatch.setattr(module, "_synthesise", spy)
-    config = write_config(
-        folder, tmp_path / "config.yaml", foreground="random", anomaly_source=str(folder / "bad"), shape="union"
-    )
+    config = write_config(folder, tmp_path / "config.yaml", foreground="random", anomaly_source=str(folder / "bad"))
     preview(config=str(config), out=str(tmp_path / "sheet.png"), count=2, self_augmentation=0.25)
     assert seen["shape"] == (2, 3, 64, 64)
     assert {path.parent.name for path in seen["paths"]} == {"good"}
-    assert seen["settings"]["foreground"] == "random"
-    assert seen["settings"]["anomaly_source"] == str(folder / "bad")
-    assert seen["settings"]["self_augmentation"] == 0.25
-    assert seen["settings"]["shape"] == "union"
+    assert seen["settings"].foreground == "random"
+    assert seen["settings"].anomaly_source == str(folder / "bad")
+    assert seen["settings"].self_augmentation == 0.25
     preview(config=str(config), data=str(folder / "test_good"), out=str(tmp_path / "sheet.png"), foreground="none")
     assert {path.parent.name for path in seen["paths"]} == {"test_good"}
-    assert seen["settings"]["foreground"] == "none"
+    assert seen["settings"].foreground == "none"
 
 
 def test_the_foreground_limits_the_mask(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

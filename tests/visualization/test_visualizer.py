@@ -15,7 +15,8 @@ from PIL import Image
 
 from anomalib_diffusionad import DiffusionAD
 from anomalib_diffusionad.diffusion import add_noise
-from anomalib_diffusionad.visualization.stages import COLOURS, draw_one, picture, stages
+from anomalib_diffusionad.visualization.pictures import COLOURS, picture
+from anomalib_diffusionad.visualization.stages import draw_one, stages
 from anomalib_diffusionad.visualization.visualizer import ReconstructionVisualizer, save_overview
 from tests.conftest import SIZE, make_model
 

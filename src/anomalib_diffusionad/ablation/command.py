@@ -6,17 +6,16 @@
 import logging
 from collections.abc import Sequence
 from pathlib import Path
-from typing import cast
 
 import pandas as pd
 from anomalib.data import AnomalibDataModule
 from tqdm import tqdm
 
-from anomalib_diffusionad.comparison.cell import choose_device
-from anomalib_diffusionad.hardware import describe_machine
+from anomalib_diffusionad.checks import require, require_at_least
+from anomalib_diffusionad.data.images import evenly
+from anomalib_diffusionad.hardware import choose_device, describe_machine, keep_freed_memory
 from anomalib_diffusionad.lightning_model import DiffusionAD
 from anomalib_diffusionad.torch_model import DiffusionADModel
-from anomalib_diffusionad.visualization.sheet import evenly
 
 from .figures import draw_reconstructions, plot_noise_scale, plot_sweep
 from .page import write_page
@@ -76,17 +75,20 @@ def ablate(
     if not ckpt_path.is_file():
         msg = f"The checkpoint {ckpt_path} does not exist."
         raise FileNotFoundError(msg)
-    model = cast("DiffusionAD", DiffusionAD.load_from_checkpoint(ckpt_path, map_location="cpu"))
-    model.anomaly_source = anomaly_source or model.anomaly_source
-    model.foreground = foreground or model.foreground
+    keep_freed_memory()
+    model = DiffusionAD.load_from_checkpoint(ckpt_path, map_location="cpu")
+    settings = model.settings
+    settings = settings._replace(
+        anomaly_source=anomaly_source or settings.anomaly_source, foreground=foreground or settings.foreground
+    )
     network = model.model.eval()
-    times = _time_steps(time_steps, model.num_timesteps)
+    times = _time_steps(time_steps, settings.num_timesteps)
     sweeps = make_sweeps(network, times, _guidance_scales(guidance_scales))
     data.prepare_data()
     data.setup()
     test = read_test_samples(data, model, images)
     paths, held_out = held_out_paths(data)
-    synthetic = synthetic_samples(paths, model, synthetic_images // 2, seed)
+    synthetic = synthetic_samples(paths, model, settings, synthetic_images // 2, seed)
 
     device = choose_device(accelerator)
     network.to(device)
@@ -143,30 +145,26 @@ def _sentence(suggestion: Suggestion) -> str:
 
 def _check(images: int, synthetic_images: int, iterative_images: int, batch_size: int) -> None:
     for name, value in (("images", images), ("synthetic_images", synthetic_images)):
-        if value < 2:
-            msg = f"{name} must be at least 2, since normal and anomalous ones are needed, got {value}."
-            raise ValueError(msg)
-    if iterative_images < 0 or iterative_images == 1:
-        msg = f"iterative_images must be 0, or at least 2 for normal and defective ones, got {iterative_images}."
-        raise ValueError(msg)
-    if batch_size < 1:
-        msg = f"batch_size must be at least 1, got {batch_size}."
-        raise ValueError(msg)
+        require(value >= 2, f"{name} must be at least 2, since normal and anomalous ones are needed, got {value}.")
+    require(
+        iterative_images == 0 or iterative_images >= 2,
+        f"iterative_images must be 0, or at least 2 for normal and defective ones, got {iterative_images}.",
+    )
+    require_at_least("batch_size", batch_size, 1)
 
 
 def _time_steps(given: list[int] | None, num_timesteps: int) -> list[int]:
     if given is None:
         return [round(share * num_timesteps) for share in TIME_STEPS]
-    if not given or not all(0 <= t < num_timesteps for t in given):
-        msg = f"time_steps must lie in [0, {num_timesteps}), got {given}."
-        raise ValueError(msg)
+    require(
+        given and all(0 <= t < num_timesteps for t in given),
+        f"time_steps must lie in [0, {num_timesteps}), got {given}.",
+    )
     return sorted(set(given))
 
 
 def _guidance_scales(given: list[float] | None) -> Sequence[float]:
-    if given is not None and min(given, default=0.0) < 0:
-        msg = f"guidance_scales must not be negative, got {given}."
-        raise ValueError(msg)
+    require(given is None or min(given, default=0.0) >= 0, f"guidance_scales must not be negative, got {given}.")
     return GUIDANCE_SCALES if given is None else given
 
 

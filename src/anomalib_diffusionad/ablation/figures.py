@@ -21,8 +21,8 @@ from torch import Tensor
 from anomalib_diffusionad.comparison.plot import COLOURS, MARKERS
 from anomalib_diffusionad.comparison.scores import METRICS
 from anomalib_diffusionad.torch_model import DiffusionADModel
+from anomalib_diffusionad.visualization.pictures import picture
 from anomalib_diffusionad.visualization.sheet import Tile, draw_sheet
-from anomalib_diffusionad.visualization.stages import picture
 
 from .samples import Samples
 from .study import FEW

@@ -4,18 +4,18 @@
 """Images with known truth: those of the test set, and synthetic anomalies on training images."""
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from anomalib.data import AnomalibDataModule
-from anomalib.data.utils import ValSplitMode, read_image
+from anomalib.data.utils import ValSplitMode
 from numpy.typing import NDArray
 from torch import Tensor
 
+from anomalib_diffusionad.data.images import as_seen, evenly, read_as_seen
 from anomalib_diffusionad.lightning_model import DiffusionAD
-from anomalib_diffusionad.synthesis import make_foreground, open_textures
-from anomalib_diffusionad.visualization.sheet import evenly
+from anomalib_diffusionad.recipes import Settings
 
 TEXTURES_MIB = 64
 
@@ -64,7 +64,8 @@ def read_test_samples(datamodule: AnomalibDataModule, model: DiffusionAD, count:
     order = np.argsort(label, kind="stable")
     chosen = order[evenly(len(order), count)]
     items: list[Any] = [dataset[int(number)] for number in chosen]
-    pairs = [_prepared(model, item.image, item.gt_mask) for item in items]
+    transform = getattr(model.pre_processor, "transform", None)
+    pairs = [as_seen(item.image, item.gt_mask, transform) for item in items]
     image = torch.stack([image for image, _ in pairs])
     masks = [mask.numpy().astype(bool).squeeze() for _, mask in pairs if mask is not None]
     mask = np.stack(masks) if len(masks) == len(pairs) else None
@@ -78,12 +79,13 @@ def held_out_paths(datamodule: AnomalibDataModule) -> tuple[list[str], bool]:
     return [str(path) for path in dataset.samples.image_path], held_out
 
 
-def synthetic_samples(paths: Sequence[str], model: DiffusionAD, count: int, seed: int) -> Samples:
+def synthetic_samples(paths: Sequence[str], model: DiffusionAD, settings: Settings, count: int, seed: int) -> Samples:
     """Normal images, and each of them once more with a synthetic anomaly, made as in training.
 
     Args:
         paths: Files of normal images.
-        model: Model with the settings of the synthesis.
+        model: Model whose pre-processor and synthesiser are used.
+        settings: Where anomalies may lie and what they are made of.
         count: At most this many normal images, spread evenly over the files.
         seed: Seed of the anomalies.
 
@@ -91,25 +93,17 @@ def synthetic_samples(paths: Sequence[str], model: DiffusionAD, count: int, seed
         FileNotFoundError: If textures or foreground masks of the training are not there.
     """
     chosen = [paths[row] for row in evenly(len(paths), count)]
-    pictures = [cast("Tensor", read_image(path, as_tensor=True)) for path in chosen]
-    image = torch.stack([_prepared(model, picture)[0] for picture in pictures])
-    synthesizer, size = model.synthesizer, model.model.image_size
-    synthesizer.foreground = make_foreground(model.foreground, size)
-    synthesizer.foreground.check(chosen)
-    synthesizer.textures = open_textures(model.anomaly_source, size, TEXTURES_MIB)
-    try:
-        steps = synthesizer.steps(image, chosen, 0, torch.Generator().manual_seed(seed))
-    finally:
-        model.teardown("fit")
+    transform = getattr(model.pre_processor, "transform", None)
+    image = torch.stack([read_as_seen(path, transform) for path in chosen])
+    with model.synthesizer.opened(
+        settings.anomaly_source,
+        settings.foreground,
+        settings.image_size,
+        image_paths=chosen,
+        textures_mib=TEXTURES_MIB,
+    ):
+        steps = model.synthesizer.steps(image, chosen, 0, torch.Generator().manual_seed(seed))
     mask = torch.cat([torch.zeros_like(steps.mask), steps.mask])[:, 0].numpy()
     return Samples(
         chosen * 2, torch.cat([image, steps.result]), np.asarray(mask.any(axis=(1, 2)), dtype=np.int64), mask
     )
-
-
-def _prepared(model: DiffusionAD, image: Tensor, mask: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
-    """Image ``(3, S, S)`` and mask as the model gets them in a test."""
-    transform = getattr(model.pre_processor, "transform", None)
-    if transform is not None:
-        image, mask = transform(image, mask)
-    return image.as_subclass(Tensor).expand(3, -1, -1), mask

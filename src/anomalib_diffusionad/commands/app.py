@@ -5,19 +5,19 @@
 
 from pathlib import Path
 from types import ModuleType
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from anomalib.data.utils import read_image
 from numpy.typing import NDArray
 from PIL import Image
-from scipy.ndimage import binary_dilation
 from torch import Tensor
 
+from anomalib_diffusionad.data.images import read_as_seen
+from anomalib_diffusionad.hardware import keep_freed_memory
 from anomalib_diffusionad.lightning_model import DiffusionAD
 from anomalib_diffusionad.training.input_check import File, check_files
-from anomalib_diffusionad.visualization.stages import COLOURS, picture
+from anomalib_diffusionad.visualization.pictures import COLOURS, outlined, picture
 from anomalib_diffusionad.visualization.table import image_threshold, word
 
 SIDE = 384
@@ -55,7 +55,8 @@ def app(ckpt_path: Path, host: str = "127.0.0.1", port: int = 7860) -> None:
         ValueError: If the file is not a complete checkpoint of this model.
     """
     gradio = _import_gradio()
-    model = cast("DiffusionAD", DiffusionAD.load_from_checkpoint(ckpt_path, map_location="cpu")).eval()
+    keep_freed_memory()
+    model = DiffusionAD.load_from_checkpoint(ckpt_path, map_location="cpu").eval()
     page = make_page(gradio, model, ckpt_path.name)
     page.launch(server_name=host, server_port=port, share=False, quiet=False)
 
@@ -71,21 +72,16 @@ def examine(model: DiffusionAD, path: str | Path) -> Finding:
         ValueError: If the file cannot be used; the message says why.
     """
     check_files([File(Path(path))], decode=True)
-    image = cast("Tensor", read_image(path, as_tensor=True)).as_subclass(Tensor)
-    transform = getattr(model.pre_processor, "transform", None)
-    batch = (image if transform is None else transform(image))[None].to(model.device)
+    batch = read_as_seen(path, getattr(model.pre_processor, "transform", None))[None].to(model.device)
     with torch.no_grad():
         prediction, reconstruction = model.model(batch), model.model.restore(batch)
     anomaly_map = prediction.anomaly_map[0, 0].float().cpu().numpy()
     return Finding(batch[0].cpu(), reconstruction[0].cpu(), anomaly_map, float(prediction.pred_score[0]))
 
 
-def outlined(finding: Finding, threshold: float) -> Image.Image:
+def marked(finding: Finding, threshold: float) -> Image.Image:
     """The image with a line around the pixels above a threshold."""
-    large = np.asarray(_enlarged(picture(finding.image))).copy()
-    mask = np.asarray(_enlarged(Image.fromarray(finding.anomaly_map > threshold), Image.Resampling.NEAREST))
-    large[binary_dilation(mask, iterations=2) & ~mask] = OUTLINE
-    return Image.fromarray(large)
+    return outlined(_enlarged(picture(finding.image)), finding.anomaly_map > threshold, OUTLINE)
 
 
 def verdict(finding: Finding, threshold: float) -> str:
@@ -122,7 +118,7 @@ def make_page(gradio: ModuleType, model: DiffusionAD, name: str) -> Any:  # noqa
         return finding, *(_enlarged(picture(one)) for one in maps), *decide(finding, threshold)
 
     def decide(finding: Finding | None, threshold: float) -> tuple[Any, ...]:
-        return (None, "") if finding is None else (outlined(finding, threshold), verdict(finding, threshold))
+        return (None, "") if finding is None else (marked(finding, threshold), verdict(finding, threshold))
 
     size = model.model.image_size
     with gradio.Blocks(title="DiffusionAD", analytics_enabled=False) as page:
@@ -151,8 +147,8 @@ def _import_gradio() -> ModuleType:
     return gradio
 
 
-def _enlarged(small: Image.Image, resample: Image.Resampling = Image.Resampling.BICUBIC) -> Image.Image:
-    return small.resize((SIDE, SIDE), resample) if max(small.size) < SIDE else small
+def _enlarged(small: Image.Image) -> Image.Image:
+    return small.resize((SIDE, SIDE), Image.Resampling.BICUBIC) if max(small.size) < SIDE else small
 
 
 def _legend() -> str:

@@ -5,7 +5,6 @@
 
 import logging
 from pathlib import Path
-from typing import cast
 
 import torch
 from lightning.pytorch import Trainer
@@ -47,7 +46,7 @@ def export_official(source: str, out: str) -> None:
     Raises:
         FileNotFoundError: If there is no such file.
     """
-    model = cast("DiffusionAD", DiffusionAD.load_from_checkpoint(source, map_location="cpu"))
+    model = DiffusionAD.load_from_checkpoint(source, map_location="cpu")
     Path(out).parent.mkdir(parents=True, exist_ok=True)
-    torch.save(to_official(model.model, {"less_t_range": model.tau}), out)
+    torch.save(to_official(model.model, {"less_t_range": model.settings.tau}), out)
     logger.info("Wrote %s.", out)

@@ -8,16 +8,17 @@ from collections import Counter
 from pathlib import Path
 from typing import Literal
 
-import cv2
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageOps
 from tqdm import tqdm
 
+from anomalib_diffusionad.checks import require
+from anomalib_diffusionad.data.images import evenly, find_images, read_rgb
 from anomalib_diffusionad.synthesis.auto_foreground import find_object
 from anomalib_diffusionad.synthesis.isnet import ISNet
-from anomalib_diffusionad.synthesis.mask_sources import ComputedMasks, read_rgb, write_mask
-from anomalib_diffusionad.synthesis.textures import find_images
-from anomalib_diffusionad.visualization.sheet import Tile, draw_sheet, evenly
+from anomalib_diffusionad.synthesis.mask_sources import ComputedMasks, write_mask
+from anomalib_diffusionad.visualization.pictures import outlined
+from anomalib_diffusionad.visualization.sheet import Tile, draw_sheet
 
 logger = logging.getLogger(__name__)
 
@@ -52,9 +53,7 @@ def foreground(
         ValueError: If out is the folder of the images, two images would share a mask, weights are given for "auto", or
             an image cannot be read.
     """
-    if method == "auto" and weights is not None:
-        msg = "weights are for method='isnet'; leave them out or change the method."
-        raise ValueError(msg)
+    require(method != "auto" or weights is None, "weights are for method='isnet'; leave them out or change the method.")
     estimator = find_object if method == "auto" else ISNet(None if weights is None else Path(weights))
     source = ComputedMasks(estimator, method, cache_dir=None)
     mask_paths = _mask_paths(Path(data), Path(out))
@@ -73,15 +72,14 @@ def foreground(
 
 def _mask_paths(data: Path, out: Path) -> dict[Path, Path]:
     """The mask file of each image file of a folder."""
-    if data.resolve() == out.resolve():
-        msg = f"out must be another folder than data, got {out} for both."
-        raise ValueError(msg)
+    require(data.resolve() != out.resolve(), f"out must be another folder than data, got {out} for both.")
     images = [path for path in find_images(data) if not path.resolve().is_relative_to(out.resolve())]
     masks = {path: (out / path.relative_to(data)).with_suffix(".png") for path in images}
     shared = [mask for mask, count in Counter(masks.values()).items() if count > 1]
-    if shared:
-        msg = f"Several images would share the mask {shared[0]}: give images in one folder names that differ."
-        raise ValueError(msg)
+    require(
+        not shared,
+        f"Several images would share the mask {next(iter(shared), '')}: give images in one folder names that differ.",
+    )
     return masks
 
 
@@ -94,16 +92,11 @@ def _contact_sheet(mask_paths: dict[Path, Path], data: Path) -> Image.Image:
         path = images[number]
         mask = np.asarray(Image.open(mask_paths[path]).convert("L")) > 127
         name = str(path.relative_to(data))
-        tiles.append(Tile(_outlined(read_rgb(path), mask), f"{name} (all)" if mask.all() else name))
+        picture = outlined(_fitted(read_rgb(path)), mask, OUTLINE, width=1)
+        tiles.append(Tile(picture, f"{name} (all)" if mask.all() else name))
     return draw_sheet(tiles, SHEET_COLUMNS, SHEET_SIDE)
 
 
-def _outlined(image: np.ndarray, mask: np.ndarray) -> Image.Image:
-    """An image, uint8 ``(H, W, 3)``, at the size of the sheet with the outline of its mask, bool of any size."""
-    scale = SHEET_SIDE / max(image.shape[:2])
-    size = (max(1, round(image.shape[1] * scale)), max(1, round(image.shape[0] * scale)))
-    picture = cv2.resize(image, size, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR)
-    small = cv2.resize(mask.astype(np.uint8), size, interpolation=cv2.INTER_NEAREST)
-    contours, _ = cv2.findContours(small, cv2.RETR_LIST, cv2.CHAIN_APPROX_NONE)
-    cv2.drawContours(picture, contours, -1, OUTLINE, 1)
-    return Image.fromarray(picture)
+def _fitted(image: np.ndarray) -> Image.Image:
+    """An image, uint8 ``(H, W, 3)``, at the size of the sheet, so that the outline is of one width on all of them."""
+    return ImageOps.contain(Image.fromarray(image), (SHEET_SIDE, SHEET_SIDE))

@@ -22,7 +22,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import TQDMProgressBar
 from lightning.pytorch.strategies import SingleDeviceStrategy
 
-from anomalib_diffusionad.hardware import describe_machine
+from anomalib_diffusionad.hardware import choose_device, describe_machine
 
 from .components import build_datamodule, build_model, check_category_folder
 from .config import Cell
@@ -96,20 +96,6 @@ def run_cell(cell: Cell, gpu: int = 0) -> dict[str, Any]:
         "test_defects": int(scores.label.sum()),
         **describe_machine(device),
     }
-
-
-def choose_device(accelerator: str, gpu: int = 0) -> torch.device:
-    """The device to run on.
-
-    Raises:
-        ValueError: If ``accelerator`` is ``"cuda"`` and there is no GPU.
-    """
-    if accelerator == "cuda" and not torch.cuda.is_available():
-        msg = "accelerator: there is no CUDA GPU; use --accelerator cpu."
-        raise ValueError(msg)
-    if accelerator == "cpu" or not torch.cuda.is_available():
-        return torch.device("cpu")
-    return torch.device("cuda", gpu)
 
 
 def _engine(

@@ -6,7 +6,8 @@
 import logging
 from pathlib import Path
 
-from .cell import choose_device
+from anomalib_diffusionad.hardware import choose_device
+
 from .components import build_datamodule, check_category_folder, check_components
 from .config import Cell, cells, load_comparison
 from .report import write_report

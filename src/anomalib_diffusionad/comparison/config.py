@@ -16,6 +16,8 @@ from typing import Any
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from anomalib_diffusionad.checks import require
+
 NAME = re.compile(r"[\w][\w .()+-]*")
 ACCELERATORS = ("auto", "cpu", "cuda")
 PRECISIONS = ("32-true", "bf16-mixed", "16-mixed")
@@ -183,14 +185,14 @@ def check_fields(comparison: Comparison) -> None:
         FileNotFoundError: If a file or folder that a field names does not exist.
     """
     names = [model.name for model in comparison.models]
-    _check(bool(names), "models: list at least one model.")
-    _check(len(set(names)) == len(names), f"models: every model needs a name of its own, got {names}.")
-    _check(bool(comparison.data), "data: list at least one data set.")
+    require(bool(names), "models: list at least one model.")
+    require(len(set(names)) == len(names), f"models: every model needs a name of its own, got {names}.")
+    require(bool(comparison.data), "data: list at least one data set.")
     for seeds in (comparison.seeds, *(data.seeds for data in comparison.data if data.seeds is not None)):
-        _check(len(seeds) > 0 and len(set(seeds)) == len(seeds), f"seeds: list different seeds, got {seeds}.")
-    _check(comparison.image_size >= 32, f"image_size: must be at least 32 pixels, got {comparison.image_size}.")
-    _check(comparison.eval_batch_size >= 1, f"eval_batch_size: must be positive, got {comparison.eval_batch_size}.")
-    _check(
+        require(len(seeds) > 0 and len(set(seeds)) == len(seeds), f"seeds: list different seeds, got {seeds}.")
+    require(comparison.image_size >= 32, f"image_size: must be at least 32 pixels, got {comparison.image_size}.")
+    require(comparison.eval_batch_size >= 1, f"eval_batch_size: must be positive, got {comparison.eval_batch_size}.")
+    require(
         comparison.accelerator in ACCELERATORS,
         f"accelerator: must be one of {', '.join(ACCELERATORS)}, got {comparison.accelerator!r}.",
     )
@@ -199,7 +201,7 @@ def check_fields(comparison: Comparison) -> None:
     for data in comparison.data:
         _check_data(data, names)
     keys = [tuple(cell.key.values()) for cell in cells(comparison)]
-    _check(len(set(keys)) == len(keys), "data: a category is listed twice under the same name.")
+    require(len(set(keys)) == len(keys), "data: a category is listed twice under the same name.")
     _check_files(comparison)
 
 
@@ -215,32 +217,32 @@ def cells(comparison: Comparison) -> Iterator[Cell]:
 
 def _check_model(model: ModelSpec) -> None:
     _check_name(model.name, "models")
-    _check(
+    require(
         model.max_epochs is not None or model.max_time is not None,
         f"models: {model.name} has no training budget; give max_epochs or max_time.",
     )
-    _check(model.max_epochs is None or model.max_epochs >= 1, f"models: max_epochs of {model.name} must be positive.")
-    _check(
+    require(model.max_epochs is None or model.max_epochs >= 1, f"models: max_epochs of {model.name} must be positive.")
+    require(
         model.max_time is None or re.fullmatch(r"\d+:\d\d:\d\d:\d\d", model.max_time) is not None,
         f"models: max_time of {model.name} must be DD:HH:MM:SS, got {model.max_time!r}.",
     )
-    _check(
+    require(
         model.precision in PRECISIONS,
         f"models: precision of {model.name} must be one of {', '.join(PRECISIONS)}, got {model.precision!r}.",
     )
-    _check(model.train_batch_size >= 1, f"models: train_batch_size of {model.name} must be positive.")
+    require(model.train_batch_size >= 1, f"models: train_batch_size of {model.name} must be positive.")
 
 
 def _check_data(data: DataSpec, models: list[str]) -> None:
     for name in (data.name, *data.categories):
         _check_name(name, "data")
-    _check(bool(data.categories), f"data: {data.name} lists no categories.")
+    require(bool(data.categories), f"data: {data.name} lists no categories.")
     unknown = sorted(set(data.model_args) - set(models))
-    _check(not unknown, f"data: model_args of {data.name} name {unknown}, which is not among the models {models}.")
+    require(not unknown, f"data: model_args of {data.name} name {unknown}, which is not among the models {models}.")
 
 
 def _check_name(name: str, where: str) -> None:
-    _check(
+    require(
         NAME.fullmatch(name) is not None,
         f"{where}: the name {name!r} becomes the name of a folder; use letters, digits, spaces and . _ - + ( ).",
     )
@@ -257,8 +259,3 @@ def _check_files(comparison: Comparison) -> None:
         if weights is not None and not Path(weights).is_file():
             msg = f"backbone_weights: there is no file {weights}."
             raise FileNotFoundError(msg)
-
-
-def _check(condition: bool, message: str) -> None:
-    if not condition:
-        raise ValueError(message)

@@ -6,17 +6,14 @@
 import base64
 from pathlib import Path
 
-import matplotlib as mpl
 import numpy as np
 import torch
-from anomalib.data.utils import read_image
 from anomalib.models import AnomalibModule, Draem
-from numpy.typing import NDArray
-from PIL import Image
 from torch import Tensor, nn
-from torchvision.transforms.v2.functional import resize
 
+from anomalib_diffusionad.data.images import read_as_seen, resize_to
 from anomalib_diffusionad.lightning_model import DiffusionAD
+from anomalib_diffusionad.visualization.pictures import grey_or_rgb, heat
 
 from .scores import Scores
 
@@ -45,19 +42,19 @@ def save_pictures(
     folder.mkdir(parents=True, exist_ok=True)
     low, high = float(scores.anomaly_map.min()), float(scores.anomaly_map.max())
     for number, index in enumerate(choose(scores)):
-        image = resize(read_image(scores.image_path[index], as_tensor=True), [image_size] * 2, antialias=True)
-        heat = (scores.anomaly_map[index] - low) / max(high - low, np.finfo(np.float32).tiny)
+        image = read_as_seen(scores.image_path[index], resize_to(image_size))
+        amounts = (scores.anomaly_map[index] - low) / max(high - low, np.finfo(np.float32).tiny)
         pictures = {
-            "input": image.permute(1, 2, 0).numpy(),
-            "truth": scores.mask[index].astype(float),
-            "map": mpl.colormaps["inferno"](heat)[..., :3],
+            "input": grey_or_rgb(image),
+            "truth": grey_or_rgb(torch.from_numpy(scores.mask[index])[None]),
+            "map": heat(torch.from_numpy(amounts)),
         }
         with torch.inference_mode():
             reconstruction = reconstruct(model, image[None].to(device))
         if reconstruction is not None:
-            pictures["reconstruction"] = reconstruction[0].permute(1, 2, 0).cpu().numpy()
+            pictures["reconstruction"] = grey_or_rgb(reconstruction[0])
         for kind, picture in pictures.items():
-            _save(picture, folder / f"{number}_{kind}.jpg")
+            picture.save(folder / f"{number}_{kind}.jpg", quality=90)
 
 
 def choose(scores: Scores) -> list[int]:
@@ -82,7 +79,3 @@ def data_uri(path: Path) -> str:
     """A picture file, PNG or JPEG, as a URI to write into a page."""
     kind = "png" if path.suffix == ".png" else "jpeg"
     return f"data:image/{kind};base64," + base64.b64encode(path.read_bytes()).decode()
-
-
-def _save(picture: NDArray, path: Path) -> None:
-    Image.fromarray((picture.clip(0, 1) * 255).round().astype(np.uint8)).save(path, quality=90)

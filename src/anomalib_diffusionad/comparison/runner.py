@@ -22,7 +22,10 @@ from anomalib.pipelines.components import Job, JobGenerator
 from anomalib.pipelines.components.runners import ParallelRunner, SerialRunner
 from tqdm import tqdm
 
-from .cell import choose_device, run_cell
+from anomalib_diffusionad.data.files import whole_file
+from anomalib_diffusionad.hardware import choose_device
+
+from .cell import run_cell
 from .config import Cell
 
 Record = dict[str, Any]
@@ -141,9 +144,8 @@ def is_finished(cell: Cell) -> bool:
 
 def _write(path: Path, record: Record) -> None:
     """Write in one piece: the file is there whole or not at all."""
-    draft = path.with_suffix(".tmp")
-    draft.write_text(json.dumps(record, indent=2), encoding="utf-8")
-    draft.replace(path)
+    with whole_file(path) as draft:
+        draft.write_text(json.dumps(record, indent=2), encoding="utf-8")
 
 
 @contextmanager

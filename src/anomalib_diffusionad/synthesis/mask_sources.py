@@ -9,12 +9,12 @@ from collections import defaultdict
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from uuid import uuid4
 
 import numpy as np
 from PIL import Image
 
-from .textures import find_images
+from anomalib_diffusionad.data.files import whole_file
+from anomalib_diffusionad.data.images import find_images, read_rgb
 
 # takes an RGB image, uint8 (H, W, 3), and gives a mask, bool (H, W), or None where it is not sure
 Estimator = Callable[[np.ndarray], np.ndarray | None]
@@ -144,26 +144,10 @@ class ComputedMasks(MaskSource):
         return np.ones(image.shape[:2], dtype=bool) if mask is None else mask
 
 
-def read_rgb(path: str | Path) -> np.ndarray:
-    """Read an image file of any mode as RGB, uint8 ``(H, W, 3)``.
-
-    Raises:
-        ValueError: If it cannot be read.
-    """
-    try:
-        return np.asarray(Image.open(path).convert("RGB"))
-    except OSError as error:
-        msg = f"The image {path} cannot be read: {error}"
-        raise ValueError(msg) from error
-
-
 def write_mask(mask: np.ndarray, path: Path) -> None:
     """Write a mask, bool ``(H, W)``, as PNG with 0 and 255, whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    # several processes, also of other machines, may write the same file, and any may be stopped midway
-    unfinished = path.with_name(f"{path.name}.{uuid4().hex}")
-    Image.fromarray(mask).convert("L").save(unfinished, format="PNG")
-    unfinished.replace(path)
+    with whole_file(path, several_writers=True) as draft:
+        Image.fromarray(mask).convert("L").save(draft, format="PNG")
 
 
 def _common_ending(first: tuple[str, ...], second: tuple[str, ...]) -> int:

@@ -3,13 +3,12 @@
 
 """Shapes of synthetic anomalies: thresholded Perlin noise, a batch at a time (figure 5, P)."""
 
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
-Combine = Literal["single", "union", "intersection"]
 MAX_SCALE_EXPONENT = 5
 THRESHOLD = 0.5
 COARSE_SIZE = 64
@@ -77,7 +76,6 @@ class PerlinNoise(NamedTuple):
 
 def perlin_masks(
     foreground: Tensor,
-    combine: Combine = "single",
     tries: int = 50,
     generator: torch.Generator | None = None,
 ) -> Tensor:
@@ -87,7 +85,6 @@ def perlin_masks(
 
     Args:
         foreground: Where anomalies may lie, bool ``(N, 1, S, S)``.
-        combine: ``"single"`` (the paper's), or ``"union"`` or ``"intersection"`` of two shapes.
         tries: Shapes tried for each image at most.
         generator: Source of randomness on the CPU. Defaults to PyTorch's global one.
 
@@ -96,11 +93,11 @@ def perlin_masks(
         the product stays empty.
     """
     if foreground.device.type != "cpu":
-        return _first_of_candidates(foreground, combine, generator)
+        return _first_of_candidates(foreground, generator)
     mask = torch.zeros_like(foreground)
     missing = torch.arange(len(foreground))
     for _ in range(tries):
-        mask[missing] = _threshold(_draw(len(missing), foreground.device, combine, generator), mask.shape[-1], combine)
+        mask[missing] = _threshold(PerlinNoise.draw(len(missing), foreground.device, generator), mask.shape[-1])
         # the maximum of bytes is much faster than any()
         met = (mask[missing] & foreground[missing]).flatten(1).view(torch.uint8).amax(dim=1)
         missing = missing[met == 0]
@@ -111,31 +108,22 @@ def perlin_masks(
 
 def _first_of_candidates(
     foreground: Tensor,
-    combine: Combine,
     generator: torch.Generator | None,
     candidates: int = 12,
 ) -> Tensor:
     """As :func:`perlin_masks` without a round trip to the host: the first of several that meets it, judged coarsely."""
     count, size = foreground.shape[0], foreground.shape[-1]
-    noises = _draw(count * candidates, foreground.device, combine, generator)
+    noise = PerlinNoise.draw(count * candidates, foreground.device, generator)
     coarse = min(size, COARSE_SIZE)
     step = size // coarse
-    hits = _threshold(noises, coarse, combine).unflatten(0, (count, candidates))[:, :, 0]
+    hits = _threshold(noise, coarse).unflatten(0, (count, candidates))[:, :, 0]
     hits = (hits & foreground[:, :, : step * coarse : step, : step * coarse : step]).flatten(2).any(dim=2)
     first = hits.int().argmax(dim=1) + candidates * torch.arange(count, device=hits.device)
-    return _threshold([noise.select(first) for noise in noises], size, combine)
+    return _threshold(noise.select(first), size)
 
 
-def _draw(count: int, device: torch.device, combine: Combine, generator: torch.Generator | None) -> list[PerlinNoise]:
-    return [PerlinNoise.draw(count, device, generator) for _ in range(1 if combine == "single" else 2)]
-
-
-def _threshold(noises: list[PerlinNoise], size: int, combine: Combine) -> Tensor:
-    masks = [noise.evaluate(size) > THRESHOLD for noise in noises]
-    mask = masks[0]
-    for other in masks[1:]:
-        mask = mask | other if combine == "union" else mask & other
-    return mask[:, None]
+def _threshold(noise: PerlinNoise, size: int) -> Tensor:
+    return (noise.evaluate(size) > THRESHOLD)[:, None]
 
 
 def rotate(image: Tensor, angle: Tensor) -> Tensor:

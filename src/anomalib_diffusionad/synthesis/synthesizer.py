@@ -3,16 +3,21 @@
 
 """Synthetic anomalies on normal images (section 4.4), on the training device, a batch at a time."""
 
-from collections.abc import Sequence
-from typing import NamedTuple, get_args
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
+from anomalib_diffusionad.checks import require_share
+from anomalib_diffusionad.data.dtd import download_dtd
+
 from .appearance import anomalous_appearance
-from .foreground import Foreground
-from .shapes import Combine, perlin_masks
-from .textures import TextureBank
+from .foreground import Foreground, make_foreground
+from .shapes import perlin_masks
+from .textures import CAPACITY_MIB, TextureBank, open_textures
 
 MIN_OPACITY, MAX_OPACITY = 0.2, 0.8
 
@@ -43,32 +48,75 @@ class AnomalySynthesizer(nn.Module):
     Args:
         self_augmentation: Share of the anomalies whose appearance comes from the image itself rather than from a
             texture, in [0, 1].
-        shape: Shapes: ``"single"`` (the paper's), ``"union"`` or ``"intersection"`` of two.
 
     Attributes:
         foreground: Where anomalies may lie; anywhere until one of ``make_foreground`` is put in its place.
         textures: Textures for appearances; None to make all of them from the images themselves.
+        masks_fit_files: Whether masks of image files fit the images; not where augmentation has moved them.
 
     Raises:
         ValueError: If an argument is out of range; the message names it.
     """
 
-    def __init__(
-        self,
-        self_augmentation: float = 0.5,
-        shape: Combine = "single",
-    ) -> None:
+    def __init__(self, self_augmentation: float = 0.5) -> None:
         super().__init__()
-        if not 0 <= self_augmentation <= 1:
-            msg = f"self_augmentation must lie in [0, 1], got {self_augmentation}."
-            raise ValueError(msg)
+        require_share("self_augmentation", self_augmentation)
         self.self_augmentation = self_augmentation
-        if shape not in get_args(Combine):
-            msg = f"shape must be one of {', '.join(get_args(Combine))}, got {shape!r}."
-            raise ValueError(msg)
-        self.shape: Combine = shape
         self.foreground = Foreground()
         self.textures: TextureBank | None = None
+        self.masks_fit_files = True
+
+    @staticmethod
+    def prepare(anomaly_source: str | None) -> None:
+        """Download what a source needs and is not there; once on each machine, before :meth:`opened`."""
+        if anomaly_source == "dtd":
+            download_dtd()
+
+    @contextmanager
+    def opened(
+        self,
+        anomaly_source: str | None,
+        foreground: str,
+        image_size: int,
+        *,
+        image_paths: Sequence[str | Path] = (),
+        mask_cache: Path | None = None,
+        augmented: bool = False,
+        textures_mib: int = CAPACITY_MIB,
+    ) -> Iterator[None]:
+        """Open textures and foreground masks, and close them at the end.
+
+        Args:
+            anomaly_source: Folder with textures, ``"dtd"``, or None for no textures.
+            foreground: As :func:`~anomalib_diffusionad.synthesis.foreground.make_foreground` takes it.
+            image_size: Height and width of the images in pixels.
+            image_paths: Files of the images that will come; that each has a mask is checked at once.
+            mask_cache: Folder to keep computed masks in; None keeps them in memory only.
+            augmented: The images differ from their files, since augmentation moves them.
+            textures_mib: Memory for decoded textures, in MiB.
+
+        Raises:
+            FileNotFoundError: If textures or masks are missing.
+            ValueError: If the foreground is unknown, or its masks cannot fit the images.
+        """
+        if augmented and Path(foreground).is_dir():
+            msg = (
+                f"The foreground masks in {foreground} do not fit images that train_augmentations change: leave "
+                f"train_augmentations out, or set foreground to 'auto'."
+            )
+            raise ValueError(msg)
+        self.masks_fit_files = not augmented
+        self.textures = open_textures(anomaly_source, image_size, textures_mib)
+        try:
+            self.foreground = make_foreground(foreground, image_size, mask_cache)
+            if image_paths and not augmented:
+                self.foreground.check(image_paths)
+            yield
+        finally:
+            self.foreground, self.masks_fit_files = Foreground(), True
+            if self.textures is not None:
+                self.textures.close()
+                self.textures = None
 
     @torch.no_grad()
     def forward(
@@ -138,8 +186,8 @@ class AnomalySynthesizer(nn.Module):
         self, image: Tensor, image_path: Sequence[str] | None, generator: torch.Generator | None
     ) -> tuple[Tensor, Tensor]:
         """Perlin shape and foreground of each image, bool ``(N, 1, S, S)``."""
-        foreground = self.foreground(image, image_path, generator)
-        return perlin_masks(foreground, self.shape, generator=generator), foreground
+        foreground = self.foreground(image, image_path if self.masks_fit_files else None, generator)
+        return perlin_masks(foreground, generator=generator), foreground
 
     def _sources(self, image: Tensor, step: int, generator: torch.Generator | None) -> tuple[list[Tensor], list[bool]]:
         """What each anomaly is made of, ``(3, S, S)``, and whether it is the image itself."""

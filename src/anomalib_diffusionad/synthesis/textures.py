@@ -8,15 +8,12 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 import torch
-from anomalib.data.utils import read_image
 from torch import Tensor
-from torchvision.datasets.folder import IMG_EXTENSIONS
-from torchvision.transforms.v2 import functional as tv
 
 from anomalib_diffusionad.data.dtd import download_dtd
+from anomalib_diffusionad.data.images import find_images, read_as_seen, resize_to
 
 logger = logging.getLogger(__name__)
-
 
 CAPACITY_MIB = 256
 
@@ -128,38 +125,15 @@ def open_textures(anomaly_source: str | None, size: int, capacity_mib: int = CAP
         RuntimeError: If DTD cannot be downloaded.
     """
     if anomaly_source is None:
+        logger.info("No anomaly_source given: synthetic anomalies are made from the training images alone.")
         return None
     return TextureBank(download_dtd() if anomaly_source == "dtd" else anomaly_source, size, capacity_mib)
 
 
-def find_images(folder: str | Path) -> list[Path]:
-    """List the image files below a folder, sorted.
-
-    Args:
-        folder: The folder.
-
-    Returns:
-        Paths, at least one.
-
-    Raises:
-        FileNotFoundError: If the folder is missing or holds no images.
-    """
-    folder = Path(folder)
-    if not folder.is_dir():
-        msg = f"The folder {folder} does not exist; give one with images in it."
-        raise FileNotFoundError(msg)
-    files = sorted(path for path in folder.rglob("*") if path.suffix.lower() in IMG_EXTENSIONS and path.is_file())
-    if not files:
-        msg = f"The folder {folder} holds no images ({', '.join(IMG_EXTENSIONS)})."
-        raise FileNotFoundError(msg)
-    return files
-
-
 def _decode(path: Path, size: int) -> Tensor | None:
     try:
-        image = read_image(path, as_tensor=True)
+        image = read_as_seen(path, resize_to(size))
     except Exception as error:  # noqa: BLE001 - decoders raise many kinds; one bad file must not end a training
         logger.warning("Skipping the texture %s, which cannot be read: %s", path, error)
         return None
-    resized = tv.resize(image, [size, size], antialias=True)
-    return (resized * 255).round().byte()
+    return (image * 255).round().byte()

@@ -2,3 +2,41 @@
 # SPDX-License-Identifier: Apache-2.0
 
 """What a training run needs besides its steps: checks, randomness, thresholds, checkpoints."""
+
+from lightning.pytorch import Callback
+
+from anomalib_diffusionad.visualization.table import PredictionTable
+
+from .checkpoint import check_complete, check_finite, check_fits
+from .finite_loss import FiniteLoss, ShownLoss
+from .input_check import InputCheck, check_pre_processor, check_values
+from .progress import Progress, one_cycle
+from .randomness import StepRandomness
+from .replay import SegmentationReplay
+from .thresholds import SyntheticThreshold
+from .trainer_setup import TrainerSetup, synthesis_inputs
+
+__all__ = [
+    "Progress",
+    "ShownLoss",
+    "StepRandomness",
+    "callbacks_for",
+    "check_complete",
+    "check_finite",
+    "check_fits",
+    "check_pre_processor",
+    "check_values",
+    "one_cycle",
+    "synthesis_inputs",
+]
+
+
+def callbacks_for(randomness: StepRandomness, replay: int) -> list[Callback]:
+    """The callbacks of a model.
+
+    Args:
+        randomness: That of the training steps.
+        replay: Extra updates of the segmentation network after each step.
+    """
+    extra = [SegmentationReplay(replay)] if replay else []
+    return [TrainerSetup(), randomness, FiniteLoss(), *extra, InputCheck(), SyntheticThreshold(), PredictionTable()]

@@ -12,6 +12,8 @@ import torch
 from anomalib.engine.plugins.checkpoint_io import AnomalibCheckpointIO
 from torch import Tensor
 
+from anomalib_diffusionad.data.files import whole_file
+
 # arguments of the model that set names and shapes of its weights
 SHAPING = ("image_size", "preset", "base_channels", "segmentation_channels")
 
@@ -37,14 +39,9 @@ class AtomicCheckpointIO(AnomalibCheckpointIO):
         if storage_options is not None or "://" in str(path):
             super().save_checkpoint(checkpoint, path, storage_options)
             return
-        path = Path(path)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        # always the same name, so that killed runs leave one such file at most
-        part = path.with_name(f"{path.name}.part")
         try:
-            with part.open("wb") as file:
+            with whole_file(path) as draft, draft.open("wb") as file:
                 torch.save(checkpoint, file)
-            part.replace(path)
         except RuntimeError as error:
             # torch puts an error about file positions in front of what the file system said
             cause = error.__context__
@@ -52,8 +49,6 @@ class AtomicCheckpointIO(AnomalibCheckpointIO):
                 raise
             msg = f"The checkpoint {path} cannot be written; one that was there is kept. {cause.strerror}"
             raise OSError(cause.errno, msg) from error
-        finally:
-            part.unlink(missing_ok=True)
 
     def load_checkpoint(self, path: str | Path, *args, **kwargs) -> dict[str, Any]:
         """Load a checkpoint.
@@ -114,12 +109,13 @@ def check_fits(checkpoint: Mapping[str, Any], own: Mapping[str, Tensor], argumen
 
 
 def check_finite(weights: Mapping[str, Tensor]) -> None:
-    """Refuse weights that a run has spoilt.
+    """Refuse a state dict with weights of the networks that a run has spoilt.
 
     Raises:
         FloatingPointError: If one is not finite.
     """
-    finite = {name: value.isfinite().all() for name, value in weights.items() if value.is_floating_point()}
+    own = {name: value for name, value in weights.items() if name.startswith("model.") and value.is_floating_point()}
+    finite = {name: value.isfinite().all() for name, value in own.items()}
     if finite and not torch.stack(list(finite.values())).all():  # looked at once: each look waits for the device
         name = next(name for name, good in finite.items() if not good)
         msg = f"The weights {name} are no longer finite, so no checkpoint is written."

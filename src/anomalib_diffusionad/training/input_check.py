@@ -11,10 +11,14 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+from anomalib.data.transforms.utils import extract_transforms_by_type
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
 from PIL import Image
 from torch import Tensor
+from torchvision.transforms.v2 import Normalize
+
+from anomalib_diffusionad.checks import require
 
 logger = logging.getLogger(__name__)
 
@@ -37,13 +41,13 @@ class InputCheck(Callback):
     testing and predicting only their headers are read; where decoding fails later, the log says which file it was.
     """
 
-    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Check the files of the datamodule before training.
+    def setup(self, trainer: Trainer, pl_module: Any, stage: str) -> None:  # noqa: ANN401 - DiffusionAD
+        """Check the pre-processor, and before training the files of the datamodule.
 
         Raises:
-            ValueError: If there is no training image, or a file cannot be used.
+            ValueError: If the pre-processor does not fit, there is no training image, or a file cannot be used.
         """
-        del pl_module
+        check_pre_processor(pl_module.pre_processor, pl_module.input_size, pl_module.model.image_size)
         datamodule = getattr(trainer, "datamodule", None)
         if stage != "fit" or datamodule is None:
             return
@@ -134,6 +138,32 @@ def check_values(image: Tensor) -> None:
             f"255 by 255, leave normalised ones as they were, and look for what makes values NaN."
         )
         raise ValueError(msg)
+
+
+def check_pre_processor(pre_processor: Any, input_size: tuple[int, int] | None, image_size: int) -> None:  # noqa: ANN401
+    """Refuse a pre-processor that normalises, or makes images of another size than the model's.
+
+    Args:
+        pre_processor: That of a model; None for none.
+        input_size: Height and width of the images it makes; None if they are not fixed.
+        image_size: That of the model.
+
+    Raises:
+        ValueError: If it does; the message says what to do.
+    """
+    transform = getattr(pre_processor, "transform", None)
+    if transform is None:
+        return
+    require(
+        not extract_transforms_by_type(transform, Normalize),
+        "The pre_processor contains Normalize, but DiffusionAD works on images in [0, 1]: remove it, or leave "
+        "pre_processor at its default.",
+    )
+    require(
+        input_size is None or tuple(input_size) == (image_size, image_size),
+        f"The pre_processor makes images of {input_size and tuple(input_size)} pixels, but image_size is {image_size}: "
+        f"set image_size to the size you want and leave pre_processor at its default.",
+    )
 
 
 def _problem(file: File, *, decode: bool) -> str | None:

@@ -45,7 +45,7 @@ class SegmentationReplay(Callback):
         count = len(batch.image)
         if len(self._examples) < 4 * count:
             return
-        generator = pl_module.step_generator(batch_idx, purpose=1)  # type: ignore[operator]
+        generator = pl_module.randomness.generator(pl_module, batch_idx, 1)  # type: ignore[union-attr,operator]
         for _ in range(self.updates):
             rows = torch.randint(len(self._examples), (count,), generator=generator).tolist()
             values = torch.stack([self._examples[row] for row in rows]).float()

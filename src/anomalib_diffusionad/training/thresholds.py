@@ -1,7 +1,7 @@
 # Copyright (C) 2026 The anomalib-diffusionad authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Thresholds for trainings without a validation set, from synthetic anomalies on training images."""
+"""Thresholds for training runs without a validation set, from synthetic anomalies on training images."""
 
 import logging
 from collections.abc import Iterator
@@ -12,7 +12,7 @@ from anomalib.data import ImageBatch
 from anomalib.post_processing import PostProcessor
 from lightning.pytorch import Callback, LightningModule, Trainer
 
-from anomalib_diffusionad.visualization.sheet import evenly
+from anomalib_diffusionad.data.images import as_seen, evenly
 
 logger = logging.getLogger(__name__)
 
@@ -21,7 +21,7 @@ BATCH_SIZE = 8
 
 
 class SyntheticThreshold(Callback):
-    """Sets the thresholds of scores and maps when a training without a validation set ends.
+    """Sets the thresholds of scores and maps when a training run without a validation set ends.
 
     They are those with the best F1 on up to 64 training images, spread evenly, and the same images with a synthetic
     anomaly each. No test image is looked at, and scores and maps stay as they are. The network has seen these images:
@@ -57,11 +57,11 @@ def _batches(module: Any, dataset: Any) -> Iterator[ImageBatch]:  # noqa: ANN401
     """Scored batches of normal images and the same with anomalies, on the device of the model."""
     generator = torch.Generator().manual_seed(0)
     rows = [int(row) for row in evenly(len(dataset), IMAGES)]
-    transform = getattr(module.pre_processor, "transform", None) or torch.nn.Identity()
+    transform = getattr(module.pre_processor, "transform", None)
     for start in range(0, len(rows), BATCH_SIZE):
         items = [dataset[row] for row in rows[start : start + BATCH_SIZE]]
-        normal = torch.stack([transform(item.image).as_subclass(torch.Tensor) for item in items]).to(module.device)
-        paths = [item.image_path for item in items] if module.masks_fit_files else None
+        normal = torch.stack([as_seen(item.image, None, transform)[0] for item in items]).to(module.device)
+        paths = [item.image_path for item in items]
         steps = module.synthesizer.steps(normal, paths, module.global_step, generator)
         for image, mask in ((normal, torch.zeros_like(steps.mask)), (steps.result, steps.mask)):
             yield ImageBatch(

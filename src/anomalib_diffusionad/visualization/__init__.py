@@ -3,6 +3,7 @@
 
 """Pictures and tables of what a model does."""
 
+from .logger import ReconstructionLogger
 from .visualizer import ReconstructionVisualizer, save_overview
 
-__all__ = ["ReconstructionVisualizer", "save_overview"]
+__all__ = ["ReconstructionLogger", "ReconstructionVisualizer", "save_overview"]

@@ -13,7 +13,8 @@ from lightning.pytorch.loggers import Logger, MLFlowLogger
 from PIL import Image
 from torch import Tensor
 
-from anomalib_diffusionad.lightning_model import DiffusionAD
+from anomalib_diffusionad.checks import require_at_least
+from anomalib_diffusionad.torch_model import DiffusionADModel
 
 from .stages import draw_batch, stages
 from .table import word
@@ -49,15 +50,14 @@ class ReconstructionLogger(Callback):
 
             trainer:
               callbacks:
-                - class_path: anomalib_diffusionad.reconstruction_logger.ReconstructionLogger
+                - class_path: anomalib_diffusionad.visualization.ReconstructionLogger
                   init_args:
                     every_n_epochs: 10
     """
 
     def __init__(self, every_n_epochs: int = 10, count: int = 4) -> None:
-        if every_n_epochs < 1 or count < 1:
-            msg = f"every_n_epochs and count must be at least 1, got {every_n_epochs} and {count}."
-            raise ValueError(msg)
+        require_at_least("every_n_epochs", every_n_epochs, 1)
+        require_at_least("count", count, 1)
         self.every_n_epochs = every_n_epochs
         self.count = count
         self._samples: _Samples | None = None
@@ -69,7 +69,7 @@ class ReconstructionLogger(Callback):
             TypeError: If the model is not DiffusionAD.
         """
         del trainer
-        if not isinstance(pl_module, DiffusionAD):
+        if not isinstance(getattr(pl_module, "model", None), DiffusionADModel):
             msg = f"ReconstructionLogger draws DiffusionAD's reconstructions, but the model is {type(pl_module)}."
             raise TypeError(msg)
         self._samples = None
@@ -77,7 +77,7 @@ class ReconstructionLogger(Callback):
     def on_train_batch_end(
         self,
         trainer: Trainer,
-        pl_module: DiffusionAD,  # type: ignore[override]  # checked by on_fit_start
+        pl_module: Any,  # noqa: ANN401 - DiffusionAD, as on_fit_start checks
         outputs: Any,  # noqa: ANN401 - Lightning's signature
         batch: Any,  # noqa: ANN401
         batch_idx: int,
@@ -88,7 +88,7 @@ class ReconstructionLogger(Callback):
         if have == self.count or not trainer.is_global_zero:
             return
         image = batch.image[: self.count - have]
-        paths = batch.image_path[: len(image)] if pl_module.masks_fit_files else None
+        paths = batch.image_path[: len(image)]
         # a source of randomness of its own: the training is the same with and without pictures
         generator = torch.Generator().manual_seed(have)
         new = _Samples(*pl_module.synthesizer(image, paths, 0, generator))
@@ -96,7 +96,7 @@ class ReconstructionLogger(Callback):
             new = _Samples(*(torch.cat(pair) for pair in zip(self._samples, new, strict=True)))
         self._samples = new
 
-    def on_train_epoch_end(self, trainer: Trainer, pl_module: DiffusionAD) -> None:  # type: ignore[override]
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: Any) -> None:  # noqa: ANN401
         """Draw the images and hand them over."""
         epoch = trainer.current_epoch + 1
         if self._samples is None or epoch % self.every_n_epochs:
@@ -134,7 +134,7 @@ def send(logger: Logger, picture: Image.Image, step: int) -> bool:
     return True
 
 
-def _draw(module: DiffusionAD, samples: _Samples, epoch: int) -> Image.Image:
+def _draw(module: Any, samples: _Samples, epoch: int) -> Image.Image:  # noqa: ANN401
     network, training = module.model, module.model.training
     network.eval()
     try:

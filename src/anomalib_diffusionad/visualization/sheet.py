@@ -6,8 +6,6 @@
 from collections.abc import Sequence
 from typing import NamedTuple
 
-import numpy as np
-from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 GAP = 6
@@ -67,8 +65,3 @@ def _shorten(text: str, width: int, font: ImageFont.ImageFont | ImageFont.FreeTy
         kept -= 1
         short = f"{text[: kept // 2]}...{text[len(text) - (kept - kept // 2) :]}"
     return short
-
-
-def evenly(available: int, count: int) -> NDArray[np.int64]:
-    """``count`` row numbers below ``available``, spread evenly from the first to the last; all if there are fewer."""
-    return np.linspace(0, available - 1, min(count, available)).round().astype(np.int64)

@@ -5,8 +5,6 @@
 
 from typing import NamedTuple
 
-import matplotlib as mpl
-import numpy as np
 import torch
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
@@ -14,9 +12,9 @@ from torch import Tensor
 from anomalib_diffusionad.diffusion import add_noise
 from anomalib_diffusionad.torch_model import DiffusionADModel
 
+from .pictures import heat, picture
 from .sheet import FONT_SIZE, GAP, INK, LINE, PAPER, Tile, draw_sheet
 
-COLOURS = mpl.colormaps["inferno"]
 FULL_DIFFERENCE = 0.5  # differences are shown up to this value; most are far below 1
 BAR_WIDTH = 180
 MOST_COLUMNS = 6  # of one image; more stages make two rows
@@ -93,13 +91,6 @@ def _reconstructions(network: DiffusionADModel, image: Tensor) -> tuple[list[Sta
     ]
 
 
-def picture(values: Tensor) -> Image.Image:
-    """An image ``(3, H, W)``, or amounts ``(1, H, W)`` in colours from dark to bright; clamped to [0, 1]."""
-    pixels = values.detach().float().clamp(0, 1).cpu()
-    colours = COLOURS(pixels[0].numpy())[..., :3] if len(pixels) == 1 else pixels.permute(1, 2, 0).numpy()
-    return Image.fromarray((colours * 255).round().astype(np.uint8))
-
-
 def draw_one(steps: list[Stage], row: int, title: str, side: int = 220) -> Image.Image:
     """Draw the stages of one image in a grid, with a title and the meaning of the colours.
 
@@ -138,7 +129,7 @@ def _frame(sheet: Image.Image, title: str) -> Image.Image:
     framed.paste(sheet, (0, top))
     draw, font = ImageDraw.Draw(framed), ImageFont.load_default(FONT_SIZE)
     draw.text((GAP, GAP), title, INK, ImageFont.load_default(FONT_SIZE + 2))
-    bar = Image.fromarray((COLOURS(np.linspace(0, 1, BAR_WIDTH))[None, :, :3] * 255).astype(np.uint8))
+    bar = heat(torch.linspace(0, 1, BAR_WIDTH)[None])
     left, upper = GAP, top + sheet.height + GAP
     for low, high in (("difference: 0", f"{FULL_DIFFERENCE:g} or more"), ("probability of an anomaly: 0", "1")):
         draw.text((left, upper), low, INK, font)

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from anomalib_diffusionad.torch_model import DiffusionADModel
 
+from .pictures import COLOURS
 from .stages import draw_one, stages
 from .table import image_threshold, labels, word
 
@@ -151,7 +152,7 @@ def save_overview(
     for row, label in enumerate(labels):
         pictures = (_rgb(image[row]), _rgb(reconstruction[row]), _grey(anomaly_map[row]), _grey(mask[row]))
         for axis, picture in zip(axes[row], pictures, strict=True):
-            colours = {} if picture.ndim == 3 else {"cmap": "inferno", "vmin": 0, "vmax": 1}
+            colours = {} if picture.ndim == 3 else {"cmap": COLOURS, "vmin": 0, "vmax": 1}
             drawn = axis.imshow(picture, **colours)
             axis.set(xticks=[], yticks=[])
             if axis is axes[row][2]:

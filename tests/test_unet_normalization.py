@@ -6,7 +6,7 @@
 import pytest
 import torch
 
-from anomalib_diffusionad.normalization import GroupNorm2d
+from anomalib_diffusionad.unet import GroupNorm2d
 
 
 def make_norm() -> GroupNorm2d:

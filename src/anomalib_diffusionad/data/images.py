@@ -1,0 +1,83 @@
+# Copyright (C) 2026 The anomalib-diffusionad authors
+# SPDX-License-Identifier: Apache-2.0
+
+"""Image files: finding them, and reading them as a model sees them."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+from anomalib.data.utils import read_image
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+from torchvision.datasets.folder import IMG_EXTENSIONS
+from torchvision.transforms.v2 import Resize
+
+# takes an image (C, H, W), or an image and its mask, and gives the same
+Transform = Callable[..., Any]
+
+
+def find_images(folder: str | Path) -> list[Path]:
+    """List the image files below a folder, sorted.
+
+    Args:
+        folder: The folder.
+
+    Returns:
+        Paths, at least one.
+
+    Raises:
+        FileNotFoundError: If the folder is missing or holds no images.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        msg = f"The folder {folder} does not exist; give one with images in it."
+        raise FileNotFoundError(msg)
+    files = sorted(path for path in folder.rglob("*") if path.suffix.lower() in IMG_EXTENSIONS and path.is_file())
+    if not files:
+        msg = f"The folder {folder} holds no images ({', '.join(IMG_EXTENSIONS)})."
+        raise FileNotFoundError(msg)
+    return files
+
+
+def read_rgb(path: str | Path) -> NDArray[np.uint8]:
+    """Read an image file of any mode as RGB, uint8 ``(H, W, 3)``.
+
+    Raises:
+        ValueError: If it cannot be read.
+    """
+    try:
+        return np.asarray(Image.open(path).convert("RGB"))
+    except OSError as error:
+        msg = f"The image {path} cannot be read: {error}"
+        raise ValueError(msg) from error
+
+
+def read_as_seen(path: str | Path, transform: Transform | None) -> Tensor:
+    """Read an image file as a model sees it, ``(3, S, S)`` in [0, 1].
+
+    Args:
+        path: The file.
+        transform: That of the model's pre-processor; None to leave the image at its size.
+    """
+    image, _ = as_seen(cast("Tensor", read_image(path, as_tensor=True)), None, transform)
+    return image
+
+
+def as_seen(image: Tensor, mask: Tensor | None, transform: Transform | None) -> tuple[Tensor, Tensor | None]:
+    """Give an image, ``(1, H, W)`` or ``(3, H, W)``, and its mask the form in which a model sees them."""
+    if transform is not None:
+        image, mask = (transform(image), None) if mask is None else transform(image, mask)
+    return image.as_subclass(Tensor).expand(3, -1, -1), mask
+
+
+def resize_to(size: int) -> Transform:
+    """The transform of DiffusionAD's own pre-processor, to a square of ``size`` pixels."""
+    return Resize((size, size), antialias=True)
+
+
+def evenly(available: int, count: int) -> NDArray[np.int64]:
+    """``count`` row numbers below ``available``, spread evenly from the first to the last; all if there are fewer."""
+    return np.linspace(0, available - 1, min(count, available)).round().astype(np.int64)

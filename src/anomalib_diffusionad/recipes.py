@@ -1,0 +1,139 @@
+# Copyright (C) 2026 The anomalib-diffusionad authors
+# SPDX-License-Identifier: Apache-2.0
+
+"""The settings of a training run: the paper's, and ours for runs that are short of time, each written once."""
+
+import inspect
+from collections.abc import Mapping
+from typing import Any, Literal, NamedTuple
+
+from .checks import require, require_choice, require_not_negative, require_positive
+from .torch_model import Denoising, DiffusionADModel
+
+LearningRateSchedule = Literal["constant", "one_cycle"]
+
+
+class Widths(NamedTuple):
+    """Widths of the two networks."""
+
+    base_channels: int
+    segmentation_channels: int
+
+
+PRESETS = {"paper": Widths(128, 64), "small": Widths(64, 32), "tiny": Widths(32, 16)}
+
+
+class Settings(NamedTuple):
+    """Arguments of ``DiffusionAD``, which documents them; the values here are the paper's."""
+
+    image_size: int = 256
+    preset: str = "paper"
+    base_channels: int | None = None
+    segmentation_channels: int | None = None
+    t_small: int = 200
+    t_big: int = 400
+    tau: int = 300
+    guidance_scale: float = 1.0
+    denoising: Denoising = "norm_guided"
+    num_timesteps: int = 1000
+    beta_start: float = 1e-4
+    beta_end: float = 0.02
+    noise_seed: int = 0
+    top_k: int = 50
+    smoothing_sigma: float = 0.0
+    focal_weight: float = 5.0
+    learning_rate: float = 1e-4
+    segmentation_learning_rate: float | None = None
+    learning_rate_schedule: LearningRateSchedule = "constant"
+    coarse_training: float = 0.0
+    segmentation_replay: int = 0
+    gradient_checkpointing: bool = False
+    torch_compile: bool = False
+    anomaly_source: str | None = None
+    self_augmentation: float = 0.5
+    foreground: str = "none"
+
+    @property
+    def halves(self) -> bool:
+        """Whether the networks can be trained at half the resolution."""
+        return self.image_size % 64 == 0 and self.image_size >= 128
+
+    @property
+    def widths(self) -> Widths:
+        """Widths of the networks, those of the preset where they are not given."""
+        preset, unet, segmentation = PRESETS[self.preset], self.base_channels, self.segmentation_channels
+        return Widths(
+            preset.base_channels if unet is None else unet,
+            preset.segmentation_channels if segmentation is None else segmentation,
+        )
+
+    @property
+    def network(self) -> dict[str, Any]:
+        """Arguments of ``DiffusionADModel``."""
+        shared = inspect.signature(DiffusionADModel).parameters
+        return {name: value for name, value in self._asdict().items() if name in shared} | self.widths._asdict()
+
+    @property
+    def learning_rates(self) -> tuple[float, float]:
+        """Learning rates of the U-Net and of the segmentation network."""
+        own = self.segmentation_learning_rate
+        return self.learning_rate, self.learning_rate if own is None else own
+
+    def check(self) -> None:
+        """Check what concerns the training; the networks check what concerns them.
+
+        Raises:
+            ValueError: If a value is out of range; the message names it.
+        """
+        require_choice("preset", self.preset, PRESETS)
+        require(
+            0 < self.tau < self.num_timesteps,
+            f"tau must lie between 0 and num_timesteps={self.num_timesteps}, got {self.tau}.",
+        )
+        require_not_negative("focal_weight", self.focal_weight)
+        for name, rate in zip(("learning_rate", "segmentation_learning_rate"), self.learning_rates, strict=True):
+            require_positive(name, rate)
+        require_choice("learning_rate_schedule", self.learning_rate_schedule, ("constant", "one_cycle"))
+        require(
+            0 <= self.coarse_training < 1 and (self.halves or not self.coarse_training),
+            f"coarse_training must lie in [0, 1) and needs an image_size that is a multiple of 64 from 128, got "
+            f"{self.coarse_training} at {self.image_size} pixels.",
+        )
+        require_not_negative("segmentation_replay", self.segmentation_replay)
+
+
+RECIPES = {
+    "paper": Settings(),
+    # what differs, and what each change gained, is in docs/experiments.md
+    "fast": Settings(
+        image_size=128,
+        preset="tiny",
+        beta_end=0.004,  # milder noise: the paper's takes longer to learn to remove
+        learning_rate=1e-3,
+        segmentation_learning_rate=2e-3,
+        learning_rate_schedule="one_cycle",
+        coarse_training=0.5,
+        segmentation_replay=16,
+        smoothing_sigma=4.0,
+        foreground="auto",
+    ),
+}
+
+
+def resolve(recipe: str, given: Mapping[str, Any]) -> Settings:
+    """The settings of a recipe, with those that are given in their place.
+
+    Args:
+        recipe: Name of the recipe.
+        given: Values by name; those that are None, and names that are no setting, do not count.
+
+    Raises:
+        ValueError: If the recipe is unknown or a value is out of range; the message names it.
+    """
+    require_choice("recipe", recipe, RECIPES)
+    own = {name: given[name] for name in Settings._fields if given.get(name) is not None}
+    settings = RECIPES[recipe]._replace(**own)
+    if "coarse_training" not in own and not settings.halves:
+        settings = settings._replace(coarse_training=0.0)
+    settings.check()
+    return settings
