@@ -22,8 +22,7 @@ from anomalib_diffusionad import DiffusionAD
 from anomalib_diffusionad.training.checkpoint import AtomicCheckpointIO
 from anomalib_diffusionad.training.finite_loss import FiniteLoss
 
-from .conftest import make_model
-from .test_lightning_model import QUIET, LossRecorder
+from .conftest import QUIET, LossRecorder, make_model
 
 pytestmark = pytest.mark.usefixtures("shallow_unet")
 
@@ -171,6 +170,7 @@ def test_the_first_bad_step_is_remembered(datamodule: Folder, tmp_path: Path, mo
     assert set(seen[1:]) == {1}
 
 
+@pytest.mark.slow
 def test_deterministic_runs_have_equal_losses_and_scores(datamodule: Folder, tmp_path: Path) -> None:
     """With ``deterministic=True`` torch refuses operations that are not."""
 

@@ -34,7 +34,7 @@ def test_training_steps_do_not_wait_for_the_gpu(folder: Path, monkeypatch: pytes
     monkeypatch.setattr(
         model, "log", lambda name, value, prog_bar, **_options: in_bar.update({name: value} if prog_bar else {})
     )
-    replay, finite = SegmentationReplay(updates=1), FiniteLoss()
+    replay, finite = SegmentationReplay(), FiniteLoss()
     with PretendedGPU(monkeypatch) as gpu:
         put_on_gpu(model)._device = GPU
         optimizer = model.configure_optimizers()

@@ -15,8 +15,9 @@ from PIL import Image
 
 from anomalib_diffusionad.comparison.draem import TunedDraem
 
-BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
-pytestmark = pytest.mark.skipif(not BENCHMARKS.is_dir(), reason="source distributions have no benchmarks")
+from ..conftest import ROOT
+
+BENCHMARKS = ROOT / "benchmarks"
 KINDS = ["stain", "paste", "twist", "foreign part", "scratch"]
 
 

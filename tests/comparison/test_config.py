@@ -2,13 +2,13 @@
 # SPDX-License-Identifier: Apache-2.0
 
 import inspect
-from pathlib import Path
 from pydoc import locate
 
 import anomalib.data
 import pytest
 from anomalib.data import AnomalibDataModule
 
+from anomalib_diffusionad.commands.configs import COMPARISON, find_config, shipped_configs
 from anomalib_diffusionad.comparison.components import (
     build_datamodule,
     build_model,
@@ -19,7 +19,6 @@ from anomalib_diffusionad.comparison.config import cells, load_comparison
 from anomalib_diffusionad.comparison.tables import AVERAGE, load_published
 from tests.comparison.conftest import PATCHCORE, TINY, write_config
 
-CONFIGS = Path(__file__).parents[2] / "configs" / "compare"
 TABLES = {"mvtecad": ("MVTecAD", 15), "visa": ("Visa", 12), "dagm": ("DAGM", 10), "mpdd": ("MPDD", 6)}
 
 
@@ -130,7 +129,8 @@ def test_missing_config():
 
 def test_models_that_train_step_by_step_have_the_same_budget_in_the_evidence(tmp_path):
     evidence, rates = (
-        load_comparison(CONFIGS / f"{name}.yaml", {"dtd_dir": str(tmp_path)}) for name in ("evidence", "draem_rates")
+        load_comparison(find_config(name, COMPARISON), {"dtd_dir": str(tmp_path)})
+        for name in ("evidence", "draem_rates")
     )
     models = {model.name: model for model in evidence.models}
     assert list(models) == ["PatchCore", "DRAEM", "DRAEM (tuned)", "DiffusionAD"]
@@ -199,9 +199,9 @@ def test_wrong_class_of_data(load, fields):
         check_components(cell)
 
 
-@pytest.mark.parametrize("name", [path.stem for path in sorted(CONFIGS.glob("*.yaml"))])
+@pytest.mark.parametrize("name", shipped_configs(COMPARISON))
 def test_configs_that_come_with_the_package(name, tmp_path):
-    comparison = load_comparison(CONFIGS / f"{name}.yaml", {"dtd_dir": str(tmp_path)})
+    comparison = load_comparison(find_config(name, COMPARISON), {"dtd_dir": str(tmp_path)})
     if name in TABLES:
         assert [model.name for model in comparison.models] == ["PatchCore", "DRAEM", "DiffusionAD"]
     for cell in {cell.model.name + str(cell.data.model_args): cell for cell in cells(comparison)}.values():

@@ -62,6 +62,7 @@ def test_output_of_a_cell_goes_to_its_log(grid, capsys):
     assert "logged" not in output.err
 
 
+@pytest.mark.slow
 def test_each_cell_has_a_fresh_process(fields, tmp_path, monkeypatch):
     (tmp_path / "telling.py").write_text(TELLING)
     monkeypatch.syspath_prepend(tmp_path)

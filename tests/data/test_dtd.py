@@ -15,6 +15,7 @@ import pytest
 from anomalib.data.utils import download
 from anomalib.models.image.draem import lightning_model as draem
 
+from anomalib_diffusionad.commands.configs import config_folder
 from anomalib_diffusionad.data import dtd
 from anomalib_diffusionad.data.dtd import download_dtd
 
@@ -52,10 +53,9 @@ def test_it_is_downloaded_once(requests: list[str], tmp_path: Path) -> None:
 
 def test_it_is_downloaded_to_where_the_configurations_look(requests: list[str], tmp_path: Path) -> None:
     """One place for all: ``--dtd_dir`` of ``compare``, ``anomaly_source: dtd``, and the archive unpacked by hand."""
-    configs = Path(__file__).parents[2] / "configs"
     named = {
         place
-        for path in configs.rglob("*.yaml")
+        for path in config_folder().rglob("*.yaml")
         for place in re.findall(r"(?:dtd_dir|anomaly_source):? +(\.?/?datasets/\S+)", path.read_text(encoding="utf-8"))
     }
     assert {Path(place) for place in named} == {dtd.DEFAULT_ROOT / "images"}

@@ -4,6 +4,7 @@
 """Extra updates of the segmentation network."""
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -16,11 +17,9 @@ from anomalib_diffusionad import DiffusionAD
 from anomalib_diffusionad.training import replay as replay_file
 from anomalib_diffusionad.training.replay import SegmentationReplay, _turn
 
-from ..conftest import make_datamodule
+from ..conftest import QUIET, make_datamodule
 
 pytestmark = pytest.mark.usefixtures("shallow_unet")
-
-QUIET = {"enable_progress_bar": False, "enable_model_summary": False, "accelerator": "cpu"}
 
 
 class Watch(Callback):
@@ -79,6 +78,7 @@ def test_the_segmentation_network_alone_is_trained_on_earlier_images(folder: Pat
         assert torch.equal(before["segmentation"], after["segmentation"]) == (step < 4)
 
 
+@pytest.mark.slow
 def test_without_replay_nothing_is_added_and_runs_with_it_can_be_repeated(folder: Path, tmp_path: Path) -> None:
     def run(name: str, replay: int) -> Watch:
         return train(make_datamodule(folder, train_batch_size=2), tmp_path / name, replay=replay)
@@ -90,6 +90,7 @@ def test_without_replay_nothing_is_added_and_runs_with_it_can_be_repeated(folder
     assert one.random == plain.random, "what else is drawn stays the same"
 
 
+@pytest.mark.slow
 def test_gradients_that_are_being_accumulated_stay(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -111,12 +112,12 @@ def test_gradients_that_are_being_accumulated_stay(
 
 def test_the_oldest_images_go_and_those_of_another_size(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(replay_file, "CAPACITY", 3)
-    replay = SegmentationReplay(0)
+    replay, module = SegmentationReplay(), SimpleNamespace(settings=SimpleNamespace(segmentation_replay=1))
 
     def step(value: float, size: int) -> None:
         image = torch.full((2, 3, size, size), value)
         outputs = {"image": image, "reconstruction": image, "mask": image[:, :1]}
-        replay.on_train_batch_end(None, None, outputs, type("Batch", (), {"image": image}), 0)
+        replay.on_train_batch_end(None, module, outputs, type("Batch", (), {"image": image}), 0)
 
     for value in (0.25, 0.5, 0.75):
         step(value, 4)

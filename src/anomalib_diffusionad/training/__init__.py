@@ -15,7 +15,7 @@ from .progress import Progress, one_cycle
 from .randomness import StepRandomness
 from .replay import SegmentationReplay
 from .thresholds import SyntheticThreshold
-from .trainer_setup import TrainerSetup, synthesis_inputs
+from .trainer_setup import TrainerSetup, log_settings, set_up_again, synthesis_inputs
 
 __all__ = [
     "HeatMapVisualizer",
@@ -28,17 +28,14 @@ __all__ = [
     "check_fits",
     "check_pre_processor",
     "check_values",
+    "log_settings",
     "one_cycle",
+    "set_up_again",
     "synthesis_inputs",
 ]
 
 
-def callbacks_for(randomness: StepRandomness, replay: int) -> list[Callback]:
-    """The callbacks of a model.
-
-    Args:
-        randomness: That of the training steps.
-        replay: Extra updates of the segmentation network after each step.
-    """
-    extra = [SegmentationReplay(replay)] if replay else []
-    return [TrainerSetup(), randomness, FiniteLoss(), *extra, InputCheck(), SyntheticThreshold(), PredictionTable()]
+def callbacks_for(randomness: StepRandomness) -> list[Callback]:
+    """The callbacks of a model with the given randomness of its training steps."""
+    replay, thresholds = SegmentationReplay(), SyntheticThreshold()
+    return [TrainerSetup(), randomness, FiniteLoss(), replay, InputCheck(), thresholds, PredictionTable()]

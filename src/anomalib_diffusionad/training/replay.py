@@ -20,24 +20,25 @@ class SegmentationReplay(Callback):
     has steps. So the images, reconstructions and masks of the last steps are kept, and batches of them, flipped and
     turned, are shown again. The optimiser is the training's own. A run that is resumed starts without them.
 
-    Args:
-        updates: Number of extra updates a step.
+    There are ``segmentation_replay`` extra updates a step; with 0, nothing is kept.
     """
 
-    def __init__(self, updates: int) -> None:
-        self.updates = updates
+    def __init__(self) -> None:
         # image, reconstruction and true mask, float16 (7, S, S)
         self._examples: list[Tensor] = []
 
     def on_train_batch_end(
         self,
         trainer: Trainer,
-        pl_module: LightningModule,
+        pl_module: Any,  # noqa: ANN401 - DiffusionAD, which imports this file
         outputs: Any,  # noqa: ANN401 - Lightning's signature
         batch: Any,  # noqa: ANN401
         batch_idx: int,
     ) -> None:
         """Keep the step's images and replay earlier ones."""
+        updates = pl_module.settings.segmentation_replay
+        if not updates:
+            return
         new = torch.cat([outputs["image"], outputs["reconstruction"], outputs["mask"]], dim=1).half()
         if self._examples and self._examples[0].shape != new[0].shape:
             self._examples = []  # coarse training is over
@@ -45,8 +46,8 @@ class SegmentationReplay(Callback):
         count = len(batch.image)
         if len(self._examples) < 4 * count:
             return
-        generator = pl_module.randomness.generator(pl_module, batch_idx, 1)  # type: ignore[union-attr,operator]
-        for _ in range(self.updates):
+        generator = pl_module.randomness.generator(pl_module, batch_idx, 1)
+        for _ in range(updates):
             rows = torch.randint(len(self._examples), (count,), generator=generator).tolist()
             values = torch.stack([self._examples[row] for row in rows]).float()
             self._update(trainer, pl_module, _turn(values, generator))

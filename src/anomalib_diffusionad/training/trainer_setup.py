@@ -8,12 +8,14 @@ import re
 from pathlib import Path
 from typing import Any
 
+from anomalib.data import AnomalibDataModule
 from anomalib.engine.plugins.checkpoint_io import AnomalibCheckpointIO
 from anomalib.models import AnomalibModule
 from lightning.fabric.plugins import TorchCheckpointIO
 from lightning.pytorch import Callback, Trainer
 
 from anomalib_diffusionad.hardware import computes_bfloat16, keep_freed_memory
+from anomalib_diffusionad.recipes import Settings
 
 from .checkpoint import AtomicCheckpointIO
 
@@ -26,12 +28,14 @@ class TrainerSetup(Callback):
     def __init__(self) -> None:
         self._limit_val_batches: int | float | None = None
 
-    def setup(self, trainer: Trainer, pl_module: AnomalibModule, stage: str) -> None:  # type: ignore[override]
+    def setup(self, trainer: Trainer, pl_module: Any, stage: str) -> None:  # noqa: ANN401 - DiffusionAD
         """Prepare the trainer; Lightning calls this before the module's own ``setup``."""
         keep_freed_memory()
         strategy = trainer.strategy
         if type(strategy.checkpoint_io) in {AnomalibCheckpointIO, TorchCheckpointIO}:  # not one of the user's
             strategy.checkpoint_io = AtomicCheckpointIO(pl_module.checkpoint_safe_globals())
+        if stage == "fit":
+            log_settings("Settings that are not the paper's", pl_module.settings, Settings())
         datamodule = getattr(trainer, "datamodule", None)
         if stage == "fit" and datamodule is not None and not hasattr(datamodule, "val_data"):
             # val_split_mode "none": anomalib's val_dataloader would fail
@@ -50,6 +54,25 @@ class TrainerSetup(Callback):
         if self._limit_val_batches is not None:
             trainer.limit_val_batches = self._limit_val_batches
             self._limit_val_batches = None
+
+
+def log_settings(what: str, settings: Settings, others: Settings) -> None:
+    """Say which settings are not as others."""
+    pairs = zip(settings._asdict().items(), others, strict=True)
+    changed = [f"{name}={value!r}" for (name, value), other in pairs if value != other]
+    logger.info("%s: %s.", what, ", ".join(changed) or "no difference")
+
+
+def set_up_again(trainer: Trainer, module: AnomalibModule) -> None:
+    """Set up what depends on the settings of a model, after a checkpoint has changed them.
+
+    Lightning restores checkpoints after ``setup``; the datamodule resizes images as the model's pre-processor did then.
+    """
+    datamodule, stage = getattr(trainer, "datamodule", None), trainer.state.fn
+    if isinstance(datamodule, AnomalibDataModule):
+        datamodule.setup(stage)  # splits nothing a second time
+    module.teardown(str(stage))
+    module.setup(str(stage))
 
 
 def synthesis_inputs(trainer: Trainer) -> dict[str, Any]:
