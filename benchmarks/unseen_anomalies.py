@@ -5,6 +5,8 @@
 
     python benchmarks/unseen_anomalies.py --ckpt_path model.ckpt --images bottle/train/good --foreign cookie/train/good
 
+With ``--model`` it takes checkpoints of other models of anomalib, which are scored as they are, not smoothed.
+
 For choosing settings without the test set. Anomalies like those of the training say little: their maps are filled to
 the edge, while real defects show in spots. Drawn here, one on each normal image, where the foreground is: stains with
 soft edges, patches of the image itself pasted elsewhere, twisted places, parts of a foreign image, and scratches.
@@ -14,20 +16,22 @@ import argparse
 import json
 from collections.abc import Callable
 from pathlib import Path
+from pydoc import locate
 from tempfile import TemporaryDirectory
+from typing import NamedTuple
 
 import numpy as np
 import torch
+from anomalib.models import AnomalibModule
 from common import ACCURACY, percentages, print_table, read_images
 from scipy import ndimage
 from tqdm import tqdm
 
-from anomalib_diffusionad import DiffusionAD, DiffusionADModel
+from anomalib_diffusionad import DiffusionAD
 from anomalib_diffusionad.comparison.scores import Scores, measure
-from anomalib_diffusionad.data.images import evenly
+from anomalib_diffusionad.data.images import evenly, find_images
 from anomalib_diffusionad.hardware import describe_machine
 from anomalib_diffusionad.synthesis import make_foreground
-from anomalib_diffusionad.synthesis.textures import find_images
 from anomalib_diffusionad.torch_model import image_score, smooth
 
 Array = np.ndarray
@@ -146,25 +150,57 @@ def as_tensor(images: Array) -> torch.Tensor:
     return torch.from_numpy(images).permute(0, 3, 1, 2).float().clamp(0, 1)
 
 
+class Found(NamedTuple):
+    """What a model makes of N images.
+
+    Attributes:
+        maps: Anomaly maps, float32 ``(N, S, S)``; those of DiffusionAD are not smoothed.
+        scores: Scores of the images, ``(N,)``.
+    """
+
+    maps: Array
+    scores: Array
+
+    def __add__(self, other: "Found") -> "Found":  # type: ignore[override]
+        """Those of one after those of the other."""
+        return Found(*(np.concatenate(pair) for pair in zip(self, other, strict=True)))
+
+
+def load(class_path: str, ckpt_path: Path) -> AnomalibModule:
+    """A trained model of a class; maps of DiffusionAD are not smoothed."""
+    model_class = locate(class_path)
+    if not (isinstance(model_class, type) and issubclass(model_class, AnomalibModule)):
+        msg = f"--model must be the import path of a model of anomalib's kind, got {class_path}."
+        raise ValueError(msg)  # noqa: TRY004 - the value of an option
+    model = model_class.load_from_checkpoint(ckpt_path, map_location="cpu").eval()
+    if isinstance(model, DiffusionAD):
+        model.model.smoothing_sigma = 0.0
+    return model
+
+
 @torch.inference_mode()
-def make_maps(network: DiffusionADModel, images: Array, name: str) -> Array:
-    """Anomaly maps ``(N, S, S)``, not smoothed."""
-    network.smoothing_sigma = 0.0
-    batches = tqdm(as_tensor(images).split(8), desc=name)
-    return torch.cat([network(batch).anomaly_map for batch in batches])[:, 0].numpy()
+def look(model: AnomalibModule, images: Array, name: str) -> Found:
+    """Find anomalies in images ``(N, S, S, 3)`` of the size of the model."""
+    found = [model.model(batch) for batch in tqdm(as_tensor(images).split(8), desc=name)]
+    maps = torch.cat([each.anomaly_map for each in found])
+    scores = torch.cat([each.pred_score for each in found])
+    return Found(maps.flatten(0, -3).numpy(), scores.flatten().numpy())
 
 
-def score(maps: Array, masks: Array, sigma: float, top: int) -> dict[str, float]:
-    """Metrics of smoothed maps; an image without a mask is normal."""
-    smoothed = smooth(torch.from_numpy(maps)[:, None], sigma)
-    labels = masks.any(axis=(1, 2)).astype(np.int64)
-    return measure(Scores([""] * len(maps), labels, image_score(smoothed, top).numpy(), smoothed[:, 0].numpy(), masks))
+def score(found: Found, masks: Array, sigma: float | None, top: int) -> dict[str, float]:
+    """Metrics of smoothed maps, or without a ``sigma`` of what was found; an image without a mask is normal."""
+    maps, scores = found
+    if sigma is not None:
+        smoothed = smooth(torch.from_numpy(maps)[:, None], sigma)
+        maps, scores = smoothed[:, 0].numpy(), image_score(smoothed, top).numpy()
+    return measure(Scores([""] * len(maps), masks.any(axis=(1, 2)).astype(np.int64), scores, maps, masks))
 
 
 def main() -> None:
     """Draw anomalies, find them, and print the metrics by kind and smoothing."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--ckpt_path", type=Path, required=True, help="checkpoint of a trained DiffusionAD")
+    parser.add_argument("--ckpt_path", type=Path, required=True, help="checkpoint of a trained model")
+    parser.add_argument("--model", default="anomalib_diffusionad.DiffusionAD", help="class of the model")
     parser.add_argument("--images", type=Path, required=True, help="folder with normal images of the same kind")
     parser.add_argument("--foreign", type=Path, required=True, help="folder with images of something else")
     parser.add_argument("--count", type=int, default=24, help="normal images to use at most")
@@ -172,13 +208,14 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--json", type=Path, help="file to write the numbers to")
     arguments = parser.parse_args()
-    network = DiffusionAD.load_from_checkpoint(arguments.ckpt_path, map_location="cpu").model.eval()
-    size = network.image_size
+    model = load(arguments.model, arguments.ckpt_path)
+    ours = isinstance(model, DiffusionAD)
+    size, top = (model.model.image_size, model.model.top_k) if ours else (model.input_size[0], 0)
     paths, images = open_images(arguments.images, size, arguments.count)
     _, foreign = open_images(arguments.foreign, size, arguments.count)
     foregrounds = find_foregrounds(paths, images)
-    normal = make_maps(network, images, "normal")
-    maps, masks = {}, {}
+    normal = look(model, images, "normal")
+    anomalous, masks = {}, {}
     for kind, draw in KINDS.items():
         random = np.random.default_rng(arguments.seed)
         canvases = [
@@ -186,23 +223,20 @@ def main() -> None:
             for place, (image, foreground) in enumerate(zip(images, foregrounds, strict=True))
         ]
         drawn = [draw(canvas) for canvas in canvases]
-        maps[kind] = make_maps(network, np.stack([image for image, _ in drawn]), kind)
+        anomalous[kind] = look(model, np.stack([image for image, _ in drawn]), kind)
         masks[kind] = np.stack([mask for _, mask in drawn])
-    maps["all"], masks["all"] = np.concatenate(list(maps.values())), np.concatenate(list(masks.values()))
+    anomalous["all"] = Found(*(np.concatenate(parts) for parts in zip(*anomalous.values(), strict=True)))
+    masks["all"] = np.concatenate(list(masks.values()))
+    nothing = np.zeros(normal.maps.shape, dtype=bool)
     found = {
         kind: {
-            sigma: score(
-                np.concatenate([normal, maps[kind]]),
-                np.concatenate([np.zeros(normal.shape, dtype=bool), masks[kind]]),
-                sigma,
-                network.top_k,
-            )
-            for sigma in arguments.sigmas
+            sigma: score(normal + anomalous[kind], np.concatenate([nothing, masks[kind]]), sigma, top)
+            for sigma in (arguments.sigmas if ours else [None])
         }
-        for kind in maps
+        for kind in anomalous
     }
     rows = [
-        [kind, f"{sigma:g}", *percentages(values)]
+        [kind, "" if sigma is None else f"{sigma:g}", *percentages(values)]
         for kind, by_sigma in found.items()
         for sigma, values in by_sigma.items()
     ]

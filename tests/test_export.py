@@ -9,11 +9,27 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 import torch
-from anomalib.data import ImageBatch
-from anomalib.metrics import F1Score
+from anomalib.data import Folder, ImageBatch
+from anomalib.deploy import TorchInferencer
+from anomalib.deploy.export import CompressionType
+from anomalib.metrics import AUROC, F1Score
+from PIL import Image
+from torchvision.transforms.v2 import Resize
+from torchvision.transforms.v2.functional import to_image
 
 from anomalib_diffusionad import DiffusionAD, export
-from anomalib_diffusionad.export import compress, ends, float_layers, quantize, quantize_with_accuracy_control
+from anomalib_diffusionad.data.images import read_as_seen, resize_to
+from anomalib_diffusionad.export import (
+    _at_size_of,
+    check_compression,
+    check_metric,
+    compress,
+    ends,
+    float_layers,
+    quantize,
+    quantize_with_accuracy_control,
+    resize,
+)
 
 from .conftest import SIZE, make_datamodule, make_model, make_smoothing_model, write_folder
 
@@ -68,19 +84,19 @@ def test_openvino_takes_any_batch_and_agrees(exported: DiffusionAD, openvino_fil
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("shallow_unet")
-def test_without_an_input_size_the_graph_resizes_images(tmp_path: Path) -> None:
+def test_without_an_input_size_the_graph_resizes_images_as_the_training_did(tmp_path: Path) -> None:
     openvino = pytest.importorskip("openvino")
     model = make_model().eval()
     graph = openvino.Core().read_model(model.to_openvino(tmp_path))
     compiled = openvino.Core().compile_model(graph, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
-    for size in (64, 96):
-        # of a smooth image, which resizing without smoothing keeps
-        image = torch.nn.functional.interpolate(images(2, 4), size=(size, size), mode="bilinear")
-        score, anomaly_map = expected(model, image)
+    for height, width in ((64, 64), (150, 97)):
+        image = torch.rand(2, 3, height, width)
+        score, _ = expected(model, image)
         result = compiled(image.numpy())
         assert result["anomaly_map"].shape == (2, 1, 64, 64)
         np.testing.assert_allclose(result["pred_score"], score, rtol=0, atol=1e-3)
-        np.testing.assert_allclose(result["anomaly_map"], anomaly_map, rtol=0, atol=1e-3)
+        maps = compiled(model.pre_processor.transform(image).numpy())["anomaly_map"]
+        np.testing.assert_allclose(result["anomaly_map"], maps, rtol=0, atol=1e-3)
 
 
 def test_openvino_does_not_copy_maps_from_one_layout_to_another(openvino_file: Path) -> None:
@@ -104,6 +120,45 @@ def test_torch_export_loads_and_agrees(exported: DiffusionAD, tmp_path: Path) ->
     np.testing.assert_array_equal(expected(loaded, images(2))[0], score)
 
 
+@pytest.mark.parametrize("size", [(64, 64), (64, 90), (200, 64), (37, 331)])
+def test_resizing_is_that_of_the_training(size: tuple[int, int]) -> None:
+    image = torch.rand(2, 3, *size)
+    torch.testing.assert_close(resize(image, (64, 48)), Resize((64, 48), antialias=True)(image), rtol=0, atol=1e-5)
+
+
+@pytest.mark.usefixtures("shallow_unet")
+def test_the_torch_inferencer_says_what_the_command_line_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TRUST_REMOTE_CODE", "1")
+    model = make_model().eval()
+    inferencer = TorchInferencer(model.to_torch(tmp_path), device="cpu")
+    assert all(parameter.requires_grad for parameter in model.parameters()), "it can be trained on"
+    pixels = np.random.default_rng(0).integers(0, 255, (90, 130, 3), dtype=np.uint8)
+    for mode in ("RGB", "RGBA", "L", "LA"):
+        picture = Image.fromarray(pixels).convert(mode)
+        path = tmp_path / f"{mode}.png"
+        picture.save(path)
+        with torch.no_grad():
+            truth = model.model(read_as_seen(path, model.pre_processor.transform)[None])
+        for given in (path, picture, np.asarray(picture)):
+            if given is not path and mode != "RGB":
+                with pytest.raises(ValueError, match="Image must have 3 channels"):  # anomalib's own answer
+                    inferencer.predict(given)
+                torch.testing.assert_close(
+                    model(to_image(picture)[None] / 255).pred_score, truth.pred_score, rtol=0, atol=1e-5
+                )
+                continue
+            prediction = inferencer.predict(given)
+            assert not prediction.pred_score.requires_grad
+            assert not prediction.anomaly_map.requires_grad
+            torch.testing.assert_close(prediction.pred_score, truth.pred_score, rtol=0, atol=1e-5)
+    for wrong, sentence in (
+        (torch.rand(8, 8), "must be of shape"),
+        (torch.rand(5, 8, 8), r"shape \(batch, 3, 64, 64\)"),
+    ):
+        with pytest.raises(ValueError, match=sentence):
+            inferencer.predict(wrong)
+
+
 def test_iterative_denoising_is_not_unrolled_into_a_graph(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="norm_guided"):
         make_model(denoising="iterative").to_onnx(tmp_path)
@@ -112,6 +167,14 @@ def test_iterative_denoising_is_not_unrolled_into_a_graph(tmp_path: Path) -> Non
 @pytest.fixture(scope="module")
 def batch() -> np.ndarray:
     return torch.rand(2, 3, SIZE, SIZE, generator=torch.Generator().manual_seed(0)).numpy()
+
+
+def write_larger_folder(root: Path, **counts: int) -> Path:
+    """As :func:`write_folder`, of images that the graph is too small for."""
+    write_folder(root, **counts)
+    for path in root.rglob("*.png"):
+        Image.open(path).resize((96, 80)).save(path)
+    return root
 
 
 def anomaly_map(graph: "Model", batch: np.ndarray) -> np.ndarray:
@@ -137,7 +200,7 @@ def weight_types(graph: "Model") -> dict[str, str]:
 
 
 def test_the_u_net_is_quantised_and_the_rest_is_not(openvino_file: Path, batch: np.ndarray, tmp_path: Path) -> None:
-    write_folder(tmp_path)
+    write_larger_folder(tmp_path)
     graph = read(openvino_file)
     expected = anomaly_map(graph, batch)
     kept = float_layers(graph)
@@ -183,7 +246,7 @@ class Scripted(F1Score):
 def test_accuracy_control_measures_and_quantises_what_plain_quantisation_does(
     openvino_file: Path, batch: np.ndarray, tmp_path: Path
 ) -> None:
-    write_folder(tmp_path, defects=4)
+    write_larger_folder(tmp_path, defects=4)
     (tmp_path / "test_good" / "0.png").unlink()
     datamodule = make_datamodule(tmp_path, val_split_mode="from_train", eval_batch_size=3)
     datamodule.setup()
@@ -248,10 +311,54 @@ def test_anomalibs_export_compresses_by_our_means(
     assert saved == [name]
 
 
+@pytest.mark.parametrize("sides", [(SIZE, SIZE), (-1, -1)])
+def test_images_and_masks_get_the_size_of_the_graph(tmp_path: Path, sides: tuple[int, int]) -> None:
+    openvino = pytest.importorskip("openvino")
+    opset13 = pytest.importorskip("openvino.opset13")
+    image = opset13.parameter([-1, 3, *sides], name="input")
+    small = opset13.interpolate(image, [SIZE, SIZE], "linear", "sizes", axes=[2, 3])
+    maps = opset13.reduce_mean(small, [1], keep_dims=True)
+    maps.output(0).set_names({"anomaly_map"})
+    graph = openvino.Model([maps], [image])
+    datamodule = make_datamodule(write_larger_folder(tmp_path))
+    datamodule.setup()
+    batches = list(_at_size_of(graph, datamodule.test_dataloader()))
+    assert {tuple(batch.image.shape[1:]) for batch in batches} == {(3, SIZE, SIZE)}
+    assert {tuple(batch.gt_mask.shape[1:]) for batch in batches} == {(SIZE, SIZE)}
+    assert sum(int(batch.gt_mask.flatten(1).any(dim=1).sum()) for batch in batches) == 3
+    path = next(path for batch in batches for path in batch.image_path)
+    torch.testing.assert_close(batches[0].image[0], read_as_seen(path, resize_to(SIZE)), atol=1e-6, rtol=0)
+
+
+def test_what_accuracy_control_measures_has_to_be_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = make_model(post_processor=False).eval()
+    monkeypatch.setattr(model, "to_onnx", lambda *_, **__: pytest.fail("work was begun"))
+    datamodule = make_datamodule(write_folder(tmp_path), val_split_mode="from_train")
+    with pytest.raises(ValueError, match="without post_processor makes none"):
+        model.to_openvino(tmp_path, input_size=(SIZE, SIZE), compression_type="int8_acq", datamodule=datamodule)
+    check_metric(AUROC(fields=["pred_score", "gt_label"]), datamodule, has_labels=False)
+    check_metric(None, datamodule, has_labels=True)
+    of_masks = AUROC(fields=["anomaly_map", "gt_mask"])
+    check_metric(of_masks, datamodule, has_labels=False)
+    without = Folder("stripes", "good", tmp_path, "bad", num_workers=0)
+    without.setup()
+    with pytest.raises(ValueError, match="to measure masks, and the test images have none"):
+        check_metric(of_masks, without, has_labels=True)
+
+
+def test_accuracy_control_needs_test_images(tmp_path: Path) -> None:
+    datamodule = make_datamodule(write_folder(tmp_path), val_split_mode="from_train")
+    datamodule.setup()
+    del datamodule.test_data
+    check_compression(CompressionType.INT8_PTQ, datamodule, 0.01)
+    with pytest.raises(ValueError, match="measures accuracy on test images, and there are none"):
+        check_compression(CompressionType.INT8_ACQ, datamodule, 0.01)
+
+
 def test_a_drop_out_of_range_is_told_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     model = make_model().eval()
     monkeypatch.setattr(model, "to_onnx", lambda *_, **__: pytest.fail("work was begun"))
-    with pytest.raises(ValueError, match=r"max_drop must lie between 0 and 1, got 1\.5"):
+    with pytest.raises(ValueError, match=r"max_drop must lie in \[0, 1\], got 1\.5"):
         model.to_openvino(tmp_path, input_size=(SIZE, SIZE), compression_type="int8_acq", max_drop=1.5)
 
 

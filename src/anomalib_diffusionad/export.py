@@ -4,26 +4,33 @@
 """Export to ONNX and OpenVINO, and 8 bits for graphs except where a model would lose accuracy."""
 
 import inspect
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from anomalib import TaskType
-from anomalib.data import AnomalibDataModule, ImageBatch
-from anomalib.data.utils import ValSplitMode
+from anomalib.data import AnomalibDataModule, ImageBatch, ImageItem, InferenceBatch
 from anomalib.deploy.export import CompressionType
 from anomalib.metrics import F1Score
 from anomalib.models.components.base.export_mixin import ExportMixin
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
 from torchmetrics import Metric
+from torchvision.transforms.v2 import Compose, InterpolationMode, Resize
 
 from .checks import require, require_share
+from .data.images import Transform, as_seen
+from .training import check_values
 
 if TYPE_CHECKING:
     import openvino
+    from anomalib.models import AnomalibModule
 
 IMAGE_CHANNELS, PAIR_CHANNELS = 3, 6
 OUTPUTS = ("pred_score", "pred_label", "anomaly_map", "pred_mask")
+LABELS = {"pred_label", "pred_mask"}  # what there is with a post-processor alone
 # normalisation, sums and attention: no faster with 8 bits, and exact where they are not rounded in between
 ARITHMETIC = [
     "Add",
@@ -39,6 +46,43 @@ ARITHMETIC = [
 
 class DiffusionADExport(ExportMixin):
     """What exporting DiffusionAD needs besides anomalib's ways, which it goes."""
+
+    def forward(self, batch: Tensor, *args, **kwargs) -> InferenceBatch:
+        """Pre-process and score images, and make labels and masks; what export writes.
+
+        Args:
+            batch: Images ``(B, C, H, W)`` in [0, 1] of any size that the pre-processor takes: RGB or grey, or either
+                with an alpha channel, which does not count.
+            args: Not used.
+            kwargs: Not used.
+
+        Raises:
+            ValueError: If values are not finite or not in [0, 1], or the shape is wrong. Exported graphs do not check.
+        """
+        del args, kwargs
+        components = cast("AnomalibModule", self)
+        if torch.compiler.is_compiling():
+            image = _exportable(components.pre_processor, batch)
+        else:
+            require(batch.dim() == 4, f"Images must be of shape (batch, channels, height, width), got {batch.shape}.")
+            check_values(batch)
+            image = batch[:, : {2: 1, 4: 3}.get(batch.shape[1])]
+            # not the pre-processor itself, which leaves smoothing out
+            transform = getattr(components.pre_processor, "transform", None)
+            image = image if transform is None else transform(image)
+        prediction = self.model(image)
+        return components.post_processor(prediction) if components.post_processor else prediction
+
+    def to_torch(self, *args, **kwargs) -> Path:
+        """Export to PyTorch as anomalib does, but for inference alone: nothing in the file asks for gradients."""
+        trained = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
+        try:
+            for parameter in trained:
+                parameter.requires_grad = False
+            return super().to_torch(*args, **kwargs)
+        finally:
+            for parameter in trained:
+                parameter.requires_grad = True
 
     def to_onnx(self, *args, **kwargs) -> Any:  # noqa: ANN401 - anomalib's signature
         """Export to ONNX as anomalib does.
@@ -58,12 +102,15 @@ class DiffusionADExport(ExportMixin):
         """Export to OpenVINO as anomalib does.
 
         Raises:
-            ValueError: If the compression needs images and there are none, or with iterative denoising.
+            ValueError: If the compression needs images, labels or masks that are not there, or denoising is iterative.
         """
         bound = inspect.signature(super().to_openvino).bind(*args, **kwargs)
         bound.apply_defaults()
         arguments = bound.arguments
-        check_compression(arguments["compression_type"], arguments["datamodule"], arguments["max_drop"])
+        compression, datamodule = arguments["compression_type"], arguments["datamodule"]
+        check_compression(compression, datamodule, arguments["max_drop"])
+        if compression == CompressionType.INT8_ACQ:
+            check_metric(arguments["metric"], datamodule, has_labels=getattr(self, "post_processor", None) is not None)
         # OpenVINO optimises the graph itself
         arguments["onnx_kwargs"] = {"optimize": False} | (arguments["onnx_kwargs"] or {})
         return super().to_openvino(**arguments)
@@ -88,13 +135,27 @@ class DiffusionADExport(ExportMixin):
         return super()._compress_ov_model(model, compression_type, datamodule, metric, task, max_drop)
 
 
+def resize(image: Tensor, size: Sequence[int]) -> Tensor:
+    """Resize as torchvision does with ``antialias``, in operators that every format has.
+
+    Args:
+        image: ``(B, C, H, W)``.
+        size: Height and width to resize to.
+
+    Returns:
+        ``(B, C, *size)``.
+    """
+    rows, columns = (_weights(image, dim, wanted) for dim, wanted in zip((2, 3), size, strict=True))
+    return rows @ image @ columns.T
+
+
 def check_compression(
     compression: CompressionType | None, datamodule: AnomalibDataModule | None, max_drop: float
 ) -> None:
-    """Check, before any work, what a compression needs.
+    """Check, before any work, what a compression needs. Sets the datamodule up if it is needed.
 
     Raises:
-        ValueError: If ``max_drop`` is out of range, or there is no datamodule, or it has no validation images.
+        ValueError: If ``max_drop`` is out of range, or there is no datamodule, or it has no validation or test images.
     """
     require_share("max_drop", max_drop)
     if compression not in {CompressionType.INT8_PTQ, CompressionType.INT8_ACQ}:
@@ -103,10 +164,38 @@ def check_compression(
         datamodule is not None,
         f"{compression} needs images to calibrate on: give a datamodule (--data on the command line).",
     )
+    _set_up(cast("AnomalibDataModule", datamodule))
     require(
-        cast("AnomalibDataModule", datamodule).val_split_mode != ValSplitMode.NONE,
+        getattr(datamodule, "val_data", None),
         f"{compression} calibrates on validation images, and there are none: set val_split_mode of the datamodule to "
         f"'from_train' (--data.val_split_mode from_train).",
+    )
+    require(
+        compression == CompressionType.INT8_PTQ or getattr(datamodule, "test_data", None),
+        f"{compression} measures accuracy on test images, and there are none: use INT8_PTQ.",
+    )
+
+
+def check_metric(metric: Metric | None, datamodule: AnomalibDataModule, *, has_labels: bool) -> None:
+    """Check, before any work, that a metric gets what it measures.
+
+    Args:
+        metric: One of anomalib's metrics; the F1 of image labels if None.
+        datamodule: Data that is set up.
+        has_labels: Whether the model has a post-processor, which makes labels and masks.
+
+    Raises:
+        ValueError: If there are no labels, or no masks in the data, and it needs them.
+    """
+    fields = set(getattr(_metric(metric), "fields", ()))
+    require(
+        has_labels or not fields & LABELS,
+        "INT8_ACQ measures labels or masks here, and a model without post_processor makes none. Leave post_processor "
+        "at its default, or give a metric of scores, such as AUROC(fields=['pred_score', 'gt_label']).",
+    )
+    require(
+        "gt_mask" not in fields or datamodule.test_data.task == TaskType.SEGMENTATION,
+        "INT8_ACQ is to measure masks, and the test images have none: give a metric of images.",
     )
 
 
@@ -119,7 +208,7 @@ def quantize(graph: "openvino.Model", datamodule: AnomalibDataModule) -> "openvi
 
     Args:
         graph: What ``DiffusionAD`` exports, in float32.
-        datamodule: Calibrates with its validation images.
+        datamodule: Calibrates with its validation images, at the size of the graph.
 
     Returns:
         The quantised graph.
@@ -150,17 +239,21 @@ def quantize_with_accuracy_control(
     """
     import nncf  # noqa: PLC0415 - optional, and slow to import
 
-    measure = F1Score(fields=["pred_label", "gt_label"]) if metric is None else metric
+    measure = _metric(metric)
+    known = {name for output in graph.outputs for name in output.get_names()}
+    outputs = [name for name in OUTPUTS if name in known]
+    _set_up(datamodule)
+    check_metric(measure, datamodule, has_labels=known >= LABELS)
 
     def validate(compiled: Any, batches: Iterable[ImageBatch]) -> float:  # noqa: ANN401 - OpenVINO is optional
         measure.reset()
         for batch in batches:
-            outputs = compiled(batch.image)
-            measure.update(batch.update(in_place=True, **{name: torch.from_numpy(outputs[name]) for name in OUTPUTS}))
+            found = compiled(batch.image)
+            measure.update(batch.update(in_place=True, **{name: torch.from_numpy(found[name]) for name in outputs}))
         return float(measure.compute())
 
     settings = _settings(graph, datamodule)
-    test = nncf.Dataset(datamodule.test_dataloader())
+    test = nncf.Dataset(_at_size_of(graph, datamodule.test_dataloader()))
     return nncf.quantize_with_accuracy_control(
         graph, validation_dataset=test, validation_fn=validate, max_drop=max_drop, **settings
     )
@@ -195,10 +288,21 @@ def ends(graph: "openvino.Model") -> list[str]:
     return [layer.get_friendly_name() for layer in _convolutions(graph) if _has_image(layer)]
 
 
+def resizes(graph: "openvino.Model") -> list[str]:
+    """Names of the products of matrices that resize images; others are of vectors or within attention."""
+    products = [node for node in graph.get_ordered_ops() if node.get_type_name() == "MatMul"]
+    shapes = [list(node.get_output_partial_shape(0)) for node in products]
+    return [
+        node.get_friendly_name()
+        for node, shape in zip(products, shapes, strict=True)
+        if len(shape) == 4 and shape[1] == IMAGE_CHANNELS
+    ]
+
+
 def _settings(graph: "openvino.Model", datamodule: AnomalibDataModule) -> dict[str, Any]:
     """What to calibrate with and which layers to leave out, as NNCF takes it.
 
-    Folds constants of ``graph`` and sets ``datamodule`` up, for all stages.
+    Folds constants of ``graph`` and sets ``datamodule`` up.
     """
     import nncf  # noqa: PLC0415 - optional, and slow to import
     from openvino import passes  # noqa: PLC0415 - optional
@@ -206,12 +310,63 @@ def _settings(graph: "openvino.Model", datamodule: AnomalibDataModule) -> dict[s
     manager = passes.Manager()
     manager.register_pass(passes.ConstantFolding())  # kernels that are computed from weights are weights
     manager.run_passes(graph)
-    datamodule.setup("fit")
+    _set_up(datamodule)
+    names = [*float_layers(graph), *resizes(graph)]
+    calibration = _at_size_of(graph, datamodule.val_dataloader())
     return {
-        "calibration_dataset": nncf.Dataset(datamodule.val_dataloader(), lambda batch: batch.image),
+        "calibration_dataset": nncf.Dataset(calibration, lambda batch: batch.image),
         "preset": nncf.QuantizationPreset.MIXED,
-        "ignored_scope": nncf.IgnoredScope(names=float_layers(graph), types=ARITHMETIC, validate=False),
+        "ignored_scope": nncf.IgnoredScope(names=names, types=ARITHMETIC, validate=False),
     }
+
+
+def _metric(metric: Metric | None) -> Metric:
+    return F1Score(fields=["pred_label", "gt_label"]) if metric is None else metric
+
+
+def _set_up(datamodule: AnomalibDataModule) -> None:
+    """Set a datamodule up for all stages, once: images would be split anew."""
+    if not hasattr(datamodule, "train_data"):
+        datamodule.setup("fit")
+
+
+def _at_size_of(graph: "openvino.Model", loader: DataLoader) -> DataLoader:
+    """Have a dataloader give images and masks of the size that a graph takes, or, if that is any, that of its maps."""
+    shapes = (graph.input(0).get_partial_shape(), graph.output("anomaly_map").get_partial_shape())
+    sizes = [[side.get_length() for side in list(shape)[2:]] for shape in shapes if list(shape)[-1].is_static]
+    loader.collate_fn = partial(_collate_at, Resize(sizes[0], antialias=True), loader.collate_fn)
+    return loader
+
+
+def _collate_at(transform: Transform, collate: Callable[..., ImageBatch], items: list[ImageItem]) -> ImageBatch:
+    for item in items:
+        item.image, item.gt_mask = as_seen(cast("Tensor", item.image), item.gt_mask, transform)
+    return collate(items)
+
+
+def _exportable(pre_processor: nn.Module | None, image: Tensor) -> Tensor:
+    """Pre-process an image, in operators that every format has."""
+    transform = getattr(pre_processor, "transform", None)
+    steps = transform.transforms if isinstance(transform, Compose) else [transform]
+    if len(steps) != 1 or not isinstance(steps[0], Resize) or not _is_smooth(steps[0]):
+        return image if pre_processor is None else pre_processor(image)
+    same = all(
+        isinstance(side, int) and side == wanted for side, wanted in zip(image.shape[2:], steps[0].size, strict=True)
+    )
+    return image if same else resize(image, steps[0].size)
+
+
+def _is_smooth(step: Resize) -> bool:
+    return bool(step.antialias) and step.interpolation == InterpolationMode.BILINEAR and len(step.size) == 2
+
+
+def _weights(image: Tensor, dim: int, wanted: int) -> Tensor:
+    """How much each row or column counts in each of those wanted, ``(wanted, image.shape[dim])``."""
+    given = torch.arange(image.shape[dim], dtype=torch.float32, device=image.device) + 0.5
+    scale = (given[-1:] + 0.5) / wanted
+    centre = (torch.arange(wanted, dtype=torch.float32, device=image.device) + 0.5) * scale
+    weights = (1 - (given - centre[:, None]).abs() / scale.clamp(min=1)).clamp(min=0)
+    return weights / weights.sum(dim=1, keepdim=True)
 
 
 def _convolutions(graph: "openvino.Model") -> list["openvino.Node"]:

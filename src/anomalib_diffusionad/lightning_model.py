@@ -12,12 +12,12 @@ from typing import Any, Literal, cast
 
 import torch
 from anomalib import LearningType
-from anomalib.data import Batch, ImageBatch, InferenceBatch
+from anomalib.data import Batch, ImageBatch
 from anomalib.metrics import AUPR, AUPRO, AUROC, AnomalibMetric, Evaluator, F1Score
 from anomalib.models.components import AnomalibModule
 from anomalib.post_processing import PostProcessor
 from anomalib.pre_processing import PreProcessor
-from anomalib.visualization import Visualizer
+from anomalib.visualization import ImageVisualizer, Visualizer
 from lightning.pytorch import Callback
 from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities.types import STEP_OUTPUT, OptimizerLRScheduler
@@ -263,16 +263,6 @@ class DiffusionAD(DiffusionADExport, AnomalibModule):
     # anomalib's own would add labels and masks a second time
     test_step = predict_step = validation_step
 
-    def forward(self, batch: torch.Tensor, *args, **kwargs) -> InferenceBatch:
-        """Pre-process and score images ``(B, 3, H, W)`` in [0, 1], and make labels and masks; what export writes.
-
-        Raises:
-            ValueError: If values are not finite or not in [0, 1]; exported graphs do not check.
-        """
-        if not torch.compiler.is_compiling():
-            training.check_values(batch)
-        return super().forward(batch, *args, **kwargs)
-
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """Adam with a learning rate for each network, constant or over one cycle of a run whose end is known."""
         rates = self.settings.learning_rates
@@ -330,6 +320,11 @@ class DiffusionAD(DiffusionADExport, AnomalibModule):
     def configure_post_processor(self) -> PostProcessor:
         """Thresholds without rescaling."""
         return ProbabilityPostProcessor()
+
+    @classmethod
+    def configure_visualizer(cls) -> ImageVisualizer:
+        """Pictures of anomalib's kind, also of images that are no files."""
+        return training.HeatMapVisualizer()
 
     def configure_callbacks(self) -> list[Callback]:
         """Anomalib's components, and what training and prediction need besides."""

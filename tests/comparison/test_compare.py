@@ -4,11 +4,13 @@
 """Whole comparisons, from the command line to the page."""
 
 import json
+import multiprocessing
 import os
 import signal
 import subprocess
 import sys
 import time
+from contextlib import contextmanager
 from unittest import mock
 
 import numpy as np
@@ -20,8 +22,8 @@ from anomalib_diffusionad import DiffusionAD
 from anomalib_diffusionad.commands.cli import DiffusionADCLI
 from anomalib_diffusionad.comparison import compare
 from anomalib_diffusionad.comparison.pictures import choose, reconstruct
-from anomalib_diffusionad.comparison.scores import METRICS, Scores, measure
-from tests.comparison.conftest import PATCHCORE, TINY, write_config
+from anomalib_diffusionad.comparison.scores import IMAGE_METRICS, METRICS, Scores, measure
+from tests.comparison.conftest import PATCHCORE, TINY, in_this_process, write_config
 from tests.comparison.test_scores import make_scores, reference_pro
 
 COMMAND = "from anomalib_diffusionad.commands.cli import main; main()"
@@ -31,9 +33,11 @@ def records(folder):
     return {path: json.loads(path.read_text()) for path in sorted(folder.glob("cells/**/result.json"))}
 
 
+@contextmanager
 def quick():
-    """Context in which speed is measured with one image alone."""
-    return mock.patch("anomalib_diffusionad.comparison.speed.BATCH_SIZES", (1,))
+    """Context in which speed is measured with one image alone, and cells have no processes of their own."""
+    with mock.patch("anomalib_diffusionad.comparison.speed.BATCH_SIZES", (1,)), in_this_process():
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -135,6 +139,32 @@ def test_a_killed_run_goes_on_where_it_was(fields, tmp_path):
     assert len(after) == 2
     assert {record["status"] for record in after.values()} == {"finished"}
     assert {path: path.stat().st_mtime_ns for path in before} == before
+
+
+def test_a_script_that_compares_while_it_is_imported_is_told_so(fields, tmp_path, monkeypatch):
+    monkeypatch.setattr(multiprocessing.current_process(), "_inheriting", True, raising=False)
+    with pytest.raises(RuntimeError, match="call it below `if __name__"):
+        compare(write_config(tmp_path / "compare.yaml", fields))
+
+
+def test_a_folder_without_masks(folder, fields, tmp_path):
+    data = {
+        "name": "own",
+        "class_path": "anomalib.data.Folder",
+        "init_args": {"root": str(folder), "normal_dir": "good", "abnormal_dir": "bad", "normal_test_dir": "test_good"},
+        "categories": ["stripes"],
+    }
+    config = write_config(tmp_path / "compare.yaml", fields | {"data": [data]})
+    with quick():
+        page = compare(config)
+    ((path, record),) = records(tmp_path / "results").items()
+    assert record["status"] == "finished"
+    assert set(record) & set(METRICS) == set(IMAGE_METRICS)
+    assert record["test_defects"] == 3
+    assert {file.name for file in (path.parent / "pictures").iterdir()} == {
+        f"{number}_{kind}.jpg" for number in (0, 1) for kind in ("input", "map")
+    }
+    assert "<caption>Pixel AP</caption>" not in page.read_text()
 
 
 def test_a_finished_run_only_writes_its_report_again(fields, tmp_path, run, monkeypatch):

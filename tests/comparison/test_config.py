@@ -1,10 +1,20 @@
 # Copyright (C) 2026 The anomalib-diffusionad authors
 # SPDX-License-Identifier: Apache-2.0
 
-import pytest
+import inspect
+from pydoc import locate
 
-from anomalib_diffusionad.commands.configs import COMPARISON, find_config
-from anomalib_diffusionad.comparison.components import build_datamodule, build_model, check_components
+import anomalib.data
+import pytest
+from anomalib.data import AnomalibDataModule
+
+from anomalib_diffusionad.commands.configs import COMPARISON, find_config, shipped_configs
+from anomalib_diffusionad.comparison.components import (
+    build_datamodule,
+    build_model,
+    check_category_folder,
+    check_components,
+)
 from anomalib_diffusionad.comparison.config import cells, load_comparison
 from anomalib_diffusionad.comparison.tables import AVERAGE, load_published
 from tests.comparison.conftest import PATCHCORE, TINY, write_config
@@ -56,7 +66,7 @@ def test_arguments_for_some_categories(load, fields):
     data = fields["data"][0] | {"model_args": {"DiffusionAD": {"foreground": "random"}}}
     (cell,) = cells(load(models=[TINY], data=[data]))
     assert cell.model_args == TINY["init_args"] | {"foreground": "random"}
-    assert build_model(cell).foreground == "random"
+    assert build_model(cell).settings.foreground == "random"
 
 
 def test_models_are_bare_and_of_the_same_size(load, fields):
@@ -84,6 +94,7 @@ def test_models_are_bare_and_of_the_same_size(load, fields):
         ),
         ({"models": [PATCHCORE | {"max_time": "1h"}]}, "max_time of PatchCore must be DD:HH:MM:SS"),
         ({"models": [PATCHCORE | {"name": "a/b"}]}, "the name 'a/b' becomes the name of a folder"),
+        ({"models": [PATCHCORE | {"name": "a" * 256}]}, "becomes the name of a folder; .* at most 255 bytes"),
         ({"data": []}, "data: list at least one"),
         ({"seeds": [1, 1]}, "seeds: list different seeds"),
         ({"models": [PATCHCORE | {"precision": "8"}]}, "precision of PatchCore must be one of 32-true"),
@@ -116,6 +127,66 @@ def test_missing_config():
         load_comparison("absent.yaml")
 
 
+def test_models_that_train_step_by_step_have_the_same_budget_in_the_evidence(tmp_path):
+    evidence, rates = (
+        load_comparison(find_config(name, COMPARISON), {"dtd_dir": str(tmp_path)})
+        for name in ("evidence", "draem_rates")
+    )
+    models = {model.name: model for model in evidence.models}
+    assert list(models) == ["PatchCore", "DRAEM", "DRAEM (tuned)", "DiffusionAD"]
+    steps = [*(model for name, model in models.items() if name != "PatchCore"), *rates.models]
+    assert len({(model.max_time, model.train_batch_size, model.precision) for model in steps}) == 1
+    tuned = models["DRAEM (tuned)"]
+    assert tuned.init_args["learning_rate"] in {model.init_args["learning_rate"] for model in rates.models}
+    assert {model.class_path for model in (tuned, *rates.models)} == {
+        "anomalib_diffusionad.comparison.draem.TunedDraem"
+    }
+
+
+@pytest.mark.parametrize("class_path", ["anomalib.data.Folder", "Folder"])
+def test_data_without_categories_get_what_their_class_has(load, folder, class_path):
+    data = {
+        "name": "own",
+        "class_path": class_path,
+        "init_args": {"root": str(folder), "normal_dir": "good", "abnormal_dir": "bad", "normal_test_dir": "test_good"},
+        "categories": ["stripes"],
+    }
+    (cell,) = cells(load(data=[data]))
+    check_components(cell)
+    datamodule = build_datamodule(cell)
+    check_category_folder(datamodule)
+    datamodule.setup()
+    assert (datamodule.name, len(datamodule.train_data), datamodule.eval_batch_size) == ("stripes", 8, 4)
+    assert not hasattr(datamodule, "val_data")
+    (cell, _) = cells(load(data=[data | {"categories": ["stripes", "bands"]}]))
+    with pytest.raises(ValueError, match=r"data: own: .*Folder has no categories. List one"):
+        check_components(cell)
+
+
+@pytest.mark.parametrize(
+    "class_path",
+    [
+        f"anomalib.data.{name}"
+        for name, member in inspect.getmembers(anomalib.data, inspect.isclass)
+        if issubclass(member, AnomalibDataModule) and not inspect.isabstract(member)
+    ],
+)
+def test_every_datamodule_of_anomalib_can_be_named(load, class_path):
+    """What a class needs besides the file gives in init_args."""
+    parameters = inspect.signature(locate(class_path)).parameters
+    given = {"root": "data", "normal_dir": "good", "samples": {"image_path": [], "label_index": [], "split": []}}
+    arguments = {each: value for each, value in given.items() if each in parameters}
+    category = parameters.get("category")
+    name = "any" if category is None else category.default
+    data = {"name": "Data", "class_path": class_path, "init_args": arguments, "categories": [name]}
+    (cell,) = cells(load(data=[data]))
+    check_components(cell)
+    datamodule = build_datamodule(cell)
+    assert datamodule.train_batch_size == 32
+    if category is not None:
+        assert datamodule.category == name
+
+
 def test_wrong_arguments_of_a_model(load):
     (cell,) = cells(load(models=[TINY | {"init_args": {"presets": "tiny"}}]))
     with pytest.raises(ValueError, match=r"models: DiffusionAD: (.|\n)*presets"):
@@ -128,10 +199,11 @@ def test_wrong_class_of_data(load, fields):
         check_components(cell)
 
 
-@pytest.mark.parametrize("name", [*TABLES, "dev", "evidence"])
+@pytest.mark.parametrize("name", shipped_configs(COMPARISON))
 def test_configs_that_come_with_the_package(name, tmp_path):
     comparison = load_comparison(find_config(name, COMPARISON), {"dtd_dir": str(tmp_path)})
-    assert [model.name for model in comparison.models] == ["PatchCore", "DRAEM", "DiffusionAD"]
+    if name in TABLES:
+        assert [model.name for model in comparison.models] == ["PatchCore", "DRAEM", "DiffusionAD"]
     for cell in {cell.model.name + str(cell.data.model_args): cell for cell in cells(comparison)}.values():
         check_components(cell)
     categories = [category for data in comparison.data for category in data.categories]

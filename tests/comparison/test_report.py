@@ -3,6 +3,7 @@
 
 import json
 import re
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -11,6 +12,7 @@ from PIL import Image
 
 from anomalib_diffusionad.comparison.config import cells
 from anomalib_diffusionad.comparison.report import write_report
+from anomalib_diffusionad.comparison.scores import IMAGE_METRICS, METRICS
 from tests.comparison.test_tables import MPDD, compared, record
 
 COSTS = {
@@ -82,6 +84,27 @@ def test_page_shows_failures(comparison, records):
     assert "1 cell failed" in page
     assert "ValueError: &lt;broken&gt;" in page
     assert "DiffusionAD, seed 1" in page
+
+
+def test_page_says_in_what_state_cells_started(comparison, records):
+    page = write_report(comparison, records).read_text()
+    assert "23 of 23 cells ran in a process that may have run other cells before" in page
+    page = write_report(comparison, [each | {"own_process": True} for each in records]).read_text()
+    assert "Every cell ran in a process of its own" in page
+    assert "may have run other cells" not in page
+
+
+def test_page_without_masks_has_tables_of_images_alone(comparison, records):
+    pixels = set(METRICS) - set(IMAGE_METRICS)
+    records = [{name: value for name, value in each.items() if name not in pixels} for each in records]
+    for truth in Path(comparison.results).rglob("*_truth.jpg"):
+        truth.unlink()
+    page = write_report(comparison, records).read_text()
+    captions = re.findall(r"<caption>([^<]*)</caption>", page)
+    assert captions == ["Image AUROC", "Image F1"]
+    assert page.count("<svg") == 1
+    assert "<figcaption>Input</figcaption>" in page
+    assert "<figcaption>Truth</figcaption>" not in page
 
 
 def test_page_counts_cells_that_were_not_run(comparison, records):

@@ -1,11 +1,17 @@
 # Copyright (C) 2026 The anomalib-diffusionad authors
 # SPDX-License-Identifier: Apache-2.0
 
+import importlib
 import json
 import logging
+import multiprocessing
+import os
 import pickle
+import queue
 import sys
+import threading
 from dataclasses import replace
+from unittest import mock
 
 import pytest
 import torch
@@ -13,7 +19,7 @@ import torch
 from anomalib_diffusionad.comparison import runner
 from anomalib_diffusionad.comparison.config import cells, load_comparison
 from anomalib_diffusionad.comparison.runner import CompareJob, CompareJobGenerator, is_finished, read_record, run_cells
-from tests.comparison.conftest import write_config
+from tests.comparison.conftest import Here, in_this_process, write_config
 
 
 @pytest.fixture
@@ -30,7 +36,8 @@ def grid(fields, tmp_path, monkeypatch):
         return {"image_auroc": 0.5}
 
     monkeypatch.setattr(runner, "run_cell", run)
-    return list(cells(load_comparison(write_config(tmp_path / "compare.yaml", fields), {"seeds": [0, 1, 2]})))
+    with in_this_process():
+        yield list(cells(load_comparison(write_config(tmp_path / "compare.yaml", fields), {"seeds": [0, 1, 2]})))
 
 
 def test_a_failing_cell_is_recorded_and_the_rest_goes_on(grid, capsys):
@@ -53,6 +60,49 @@ def test_output_of_a_cell_goes_to_its_log(grid, capsys):
     output = capsys.readouterr()
     assert "printed" not in output.out
     assert "logged" not in output.err
+
+
+@pytest.mark.slow
+def test_each_cell_has_a_fresh_process(fields, tmp_path, monkeypatch):
+    (tmp_path / "telling.py").write_text(TELLING)
+    monkeypatch.syspath_prepend(tmp_path)
+    importlib.import_module("telling").LEFT.append("something")
+    model = {"name": "Tells", "class_path": "telling.Tells", "max_epochs": 1}
+    (cell,) = cells(load_comparison(write_config(tmp_path / "compare.yaml", fields | {"models": [model]})))
+    assert "left by others: []" in CompareJob(cell).run()["error"]
+    assert "left by others" in (cell.folder / "log.txt").read_text()
+
+
+TELLING = """
+from anomalib.models import Padim
+
+LEFT = []
+
+class Tells(Padim):
+    def __init__(self, post_processor=None, evaluator=None, visualizer=None):
+        raise RuntimeError(f"left by others: {LEFT}")
+"""
+
+
+def test_a_cell_whose_process_dies_is_recorded(grid, monkeypatch):
+    monkeypatch.setattr(Here, "start", lambda _: None)
+    monkeypatch.setattr(Here, "exitcode", -9)
+    record = CompareJob(grid[0]).run()
+    assert record == read_record(grid[0])
+    assert record["status"] == "failed"
+    assert record["error"].startswith("The process of the cell ended with code -9; its output is in ")
+
+
+def test_a_cell_ends_with_the_process_that_waits_for_it(monkeypatch):
+    """However that ended: a cell that goes on would take the machine of the next run."""
+    ended, codes = threading.Event(), queue.Queue()
+    parent = mock.Mock(join=ended.wait)
+    monkeypatch.setattr(multiprocessing, "parent_process", lambda: parent)
+    monkeypatch.setattr(os, "_exit", codes.put)
+    runner._end_with_parent()
+    assert codes.empty()
+    ended.set()
+    assert codes.get(timeout=10) == 1
 
 
 def test_a_cell_without_a_whole_record_was_not_done(grid):

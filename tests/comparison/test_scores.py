@@ -1,12 +1,16 @@
 # Copyright (C) 2026 The anomalib-diffusionad authors
 # SPDX-License-Identifier: Apache-2.0
 
+from pathlib import Path
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
+import torch
 from scipy.ndimage import label as connected_components
 from sklearn.metrics import average_precision_score, f1_score, roc_auc_score
 
-from anomalib_diffusionad.comparison.scores import METRICS, ScoreKeeper, Scores, measure
+from anomalib_diffusionad.comparison.scores import IMAGE_METRICS, METRICS, ScoreKeeper, Scores, measure
 
 
 def make_scores(*, offset: float = 0.0, scale: float = 1.0, count: int = 8, size: int = 24) -> Scores:
@@ -79,6 +83,34 @@ def test_test_set_without_defects():
     scores = make_scores()
     with pytest.raises(ValueError, match="normal and defective images"):
         measure(scores._replace(label=np.zeros_like(scores.label)))
+
+
+@pytest.mark.parametrize("missing", ["anomaly_map", "mask"])
+def test_without_maps_or_masks_images_are_measured(missing, tmp_path):
+    scores = make_scores()._replace(**{missing: None})
+    expected = measure(make_scores())
+    assert measure(scores) == {name: expected[name] for name in IMAGE_METRICS}
+    scores.save(tmp_path)
+    assert getattr(Scores.load(tmp_path), missing) is None
+
+
+def test_images_that_are_no_files_are_numbered():
+    keeper = ScoreKeeper()
+    for paths in (None, ["video", "video"]):
+        maps = torch.rand(2, 1, 4, 4)
+        batch = SimpleNamespace(
+            image=torch.rand(2, 3, 4, 4),
+            video_path=paths,
+            gt_label=torch.tensor([0, 1]),
+            pred_score=torch.rand(2),
+            anomaly_map=maps,
+            gt_mask=None,
+        )
+        keeper.on_test_batch_end(None, None, batch, batch, 0)
+    scores = keeper.scores()
+    assert scores.image_path == ["000000", "000001", str(Path("video/000002")), str(Path("video/000003"))]
+    assert scores.mask is None
+    assert np.array_equal(scores.anomaly_map[2:], maps[:, 0].numpy())
 
 
 def test_nothing_tested():

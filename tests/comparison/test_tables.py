@@ -6,7 +6,7 @@ import math
 import pytest
 
 from anomalib_diffusionad.comparison.config import Comparison, DataSpec, ModelSpec
-from anomalib_diffusionad.comparison.scores import METRICS
+from anomalib_diffusionad.comparison.scores import IMAGE_METRICS, METRICS
 from anomalib_diffusionad.comparison.tables import AVERAGE, averaged_categories, load_published, summarise
 
 MPDD = ["bracket_black", "bracket_brown", "bracket_white", "connector", "metal_plate", "tubes"]
@@ -96,6 +96,16 @@ def test_average_is_over_the_same_categories_for_every_model():
 def test_other_data_have_no_published_numbers():
     records = [record("tubes", model, 0, 0.5, dataset="own") for model in ("PatchCore", "DiffusionAD")]
     assert summarise(compared(["tubes"], seeds=[0], name="own"), records).published.isna().all()
+
+
+def test_data_without_masks_have_metrics_of_images_alone():
+    records = [record("tubes", model, 0, 0.5) for model in ("PatchCore", "DiffusionAD")]
+    for each in records:
+        for metric in set(METRICS) - set(IMAGE_METRICS):
+            del each[metric]
+    summary = summarise(compared(["tubes"], seeds=[0]), records)
+    assert summary.metric.unique().tolist() == list(IMAGE_METRICS)
+    assert cell(summary, AVERAGE, "PatchCore")["mean"] == pytest.approx(50)
 
 
 def test_nothing_finished():

@@ -4,6 +4,7 @@
 """Download of DTD, with the network replaced by a local archive."""
 
 import hashlib
+import re
 import shutil
 import tarfile
 from dataclasses import replace
@@ -14,6 +15,7 @@ import pytest
 from anomalib.data.utils import download
 from anomalib.models.image.draem import lightning_model as draem
 
+from anomalib_diffusionad.commands.configs import config_folder
 from anomalib_diffusionad.data import dtd
 from anomalib_diffusionad.data.dtd import download_dtd
 
@@ -46,7 +48,26 @@ def test_it_is_downloaded_once(requests: list[str], tmp_path: Path) -> None:
         images = download_dtd(root)
         assert (images / "banded" / "banded_0001.jpg").read_bytes() == b"image"
     assert requests == [dtd.DOWNLOAD_INFO.url]
-    assert list(root.iterdir()) == [root / "dtd"]
+    assert list(root.iterdir()) == [root / "images"]
+
+
+def test_it_is_downloaded_to_where_the_configurations_look(requests: list[str], tmp_path: Path) -> None:
+    """One place for all: ``--dtd_dir`` of ``compare``, ``anomaly_source: dtd``, and the archive unpacked by hand."""
+    named = {
+        place
+        for path in config_folder().rglob("*.yaml")
+        for place in re.findall(r"(?:dtd_dir|anomaly_source):? +(\.?/?datasets/\S+)", path.read_text(encoding="utf-8"))
+    }
+    assert {Path(place) for place in named} == {dtd.DEFAULT_ROOT / "images"}
+    root = tmp_path / dtd.DEFAULT_ROOT
+    assert download_dtd(root) == tmp_path / next(iter(named))
+    assert len(requests) == 1
+
+
+def test_what_anomalib_has_downloaded_is_not_downloaded_again(requests: list[str], tmp_path: Path) -> None:
+    (tmp_path / "dtd" / "images").mkdir(parents=True)
+    assert download_dtd(tmp_path) == tmp_path / "dtd" / "images"
+    assert not requests
 
 
 def test_a_wrong_checksum_leaves_nothing_behind(

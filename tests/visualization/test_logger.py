@@ -9,14 +9,14 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from anomalib.data import Folder
+from anomalib.data import Folder, ImageBatch
 from anomalib.engine import Engine
 from lightning.pytorch.loggers import MLFlowLogger
 from lightning.pytorch.loggers.logger import DummyLogger
 from PIL import Image
 
 from anomalib_diffusionad.visualization.logger import NAME, ReconstructionLogger, send
-from tests.conftest import make_model
+from tests.conftest import SIZE, make_model
 
 pytestmark = pytest.mark.usefixtures("shallow_unet")
 
@@ -71,6 +71,16 @@ def test_the_training_does_not_change(tmp_path: Path, datamodule: Folder) -> Non
     assert len(list((run / NAME).glob("epoch_0000?.png"))) == 2
 
 
+def test_images_that_are_no_files() -> None:
+    logger = ReconstructionLogger(1, 2)
+    model = make_model()
+    logger.on_fit_start(SimpleNamespace(), model)
+    with model.synthesizer.opened(None, "none", SIZE):
+        batch = ImageBatch(image=torch.rand(3, 3, SIZE, SIZE))
+        logger.on_train_batch_end(SimpleNamespace(is_global_zero=True), model, None, batch, 0)
+    assert len(logger._samples.image) == 2
+
+
 def test_how_loggers_want_their_pictures() -> None:
     picture = Image.new("RGB", (4, 2), "red")
     calls = []
@@ -100,7 +110,7 @@ def test_mlflow_gets_a_file_name(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_bad_arguments() -> None:
-    with pytest.raises(ValueError, match="at least 1, got 0 and 4"):
+    with pytest.raises(ValueError, match="every_n_epochs must be at least 1, got 0"):
         ReconstructionLogger(0)
     with pytest.raises(TypeError, match="draws DiffusionAD's"):
         ReconstructionLogger().on_fit_start(None, torch.nn.Linear(1, 1))

@@ -4,22 +4,26 @@
 """Pictures and the table of ``test`` and ``predict``."""
 
 import csv
+import os
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from anomalib.data import Folder, PredictDataset
+from anomalib.data import Folder, ImageBatch, ImageItem, PredictDataset
 from anomalib.engine import Engine
 from PIL import Image
+from torch.utils.data import DataLoader, Dataset
 
 from anomalib_diffusionad import DiffusionAD
 from anomalib_diffusionad.diffusion import add_noise
 from anomalib_diffusionad.visualization.pictures import COLOURS, picture
 from anomalib_diffusionad.visualization.stages import draw_one, stages
-from anomalib_diffusionad.visualization.visualizer import ReconstructionVisualizer, save_overview
+from anomalib_diffusionad.visualization.visualizer import SUFFIX, ReconstructionVisualizer, save_overview
 from tests.conftest import SIZE, make_model
 
+pytestmark = pytest.mark.usefixtures("shallow_unet")
 COMMON = ["difference", "anomaly map", "truth"]
 
 
@@ -129,6 +133,44 @@ def test_a_table_of_predictions(tmp_path: Path, folder: Path, capsys: pytest.Cap
         assert row["label"] == ("anomalous" if float(batch.pred_score) > 0.25 else "normal")
         assert float(row["threshold"]) == 0.25
     assert "0.png: score" not in capsys.readouterr().out
+
+
+class Frames(Dataset):
+    """Images that are no files, as a camera gives them."""
+
+    def __len__(self) -> int:
+        return 3
+
+    def __getitem__(self, index: int) -> ImageItem:
+        return ImageItem(image=torch.full((3, SIZE, SIZE), index / 3))
+
+
+@pytest.mark.parametrize("ours", [False, True])
+def test_images_that_are_no_files_are_counted(tmp_path: Path, ours: bool) -> None:
+    engine, model = make_engine(tmp_path), make_model(visualizer=ReconstructionVisualizer() if ours else True)
+    loader = DataLoader(Frames(), batch_size=2, collate_fn=ImageBatch.collate)
+    for _ in range(2):  # the second run counts anew
+        engine.predict(model, dataloaders=loader)
+    names = [f"00000{number}.png" for number in range(3)]
+    assert [row["file"] for row in read_table(engine)] == names
+    images = Path(engine.trainer.default_root_dir) / "images"
+    pictures = {*names, *(f"{name[:-4]}{SUFFIX}" for name in names)} if ours else set(names)
+    assert {path.name for path in images.glob("*.png")} == pictures
+
+
+def test_names_that_are_long_or_no_text(tmp_path: Path, folder: Path) -> None:
+    names = ["x" * 251, "x" * 250 + "y", "画" * 83, os.fsdecode(b"latin\xe9")]
+    for name in names:
+        (tmp_path / "data").mkdir(exist_ok=True)
+        shutil.copy(folder / "bad" / "0.png", tmp_path / "data" / f"{name}.png")
+    engine = make_engine(tmp_path / "run")
+    engine.predict(make_model(visualizer=ReconstructionVisualizer()), data_path=tmp_path / "data")
+    images = Path(engine.trainer.default_root_dir) / "images"
+    pictures = [path.name for path in images.rglob(f"*{SUFFIX}")]
+    assert len(pictures) == len(names)
+    assert max(len(os.fsencode(name)) for name in pictures) == 255
+    assert len(list(images.rglob("*.png"))) == 2 * len(names)
+    assert os.fsencode(names[-1]) in (images / "predictions.csv").read_bytes()
 
 
 def test_a_single_image_is_shown_on_the_screen(

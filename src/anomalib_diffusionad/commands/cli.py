@@ -4,6 +4,8 @@
 """The anomalib command line with the plug-in registered, plus our own subcommands."""
 
 import inspect
+import os
+import secrets
 from collections.abc import Callable
 from typing import Any
 
@@ -81,9 +83,13 @@ class DiffusionADCLI(AnomalibCLI):
             action_subcommand.add_subcommand(name, parser, help=get_short_docstring(command))  # type: ignore[arg-type]
 
     def before_instantiate_classes(self) -> None:
-        """Apply ``--seed_everything``, which anomalib 2.7 parses and then ignores."""
+        """Apply ``--seed_everything``, which anomalib 2.7 parses and then ignores; without a number, any seed."""
         super().before_instantiate_classes()
-        seed = self.config[self.subcommand].get("seed_everything")
+        settings = self.config[self.subcommand]
+        seed = settings.get("seed_everything")
+        if seed is True and not _has_to_share_the_seed():
+            # Lightning would always take 0; the configuration that the run writes tells which it was
+            seed = settings["seed_everything"] = secrets.randbelow(2**32)
         if seed is not None and seed is not False:
             seed_everything(None if seed is True else seed, workers=True)
 
@@ -97,6 +103,12 @@ class DiffusionADCLI(AnomalibCLI):
             COMMANDS[name](**arguments)
         else:
             super()._run_subcommand()
+
+
+def _has_to_share_the_seed() -> bool:
+    """Whether other processes of the same run need the same seed, which Lightning hands on or else takes as 0."""
+    processes = os.environ.get("WORLD_SIZE", os.environ.get("SLURM_NTASKS", "1"))
+    return "PL_GLOBAL_SEED" in os.environ or processes != "1"
 
 
 def _description(command: Callable[..., Any]) -> str:

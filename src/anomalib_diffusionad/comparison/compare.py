@@ -4,6 +4,7 @@
 """The ``compare`` command: DiffusionAD side by side with other models of anomalib."""
 
 import logging
+import multiprocessing
 from pathlib import Path
 
 from anomalib_diffusionad.hardware import choose_device
@@ -27,9 +28,9 @@ def compare(
 ) -> Path:
     """Compare models on data sets and write a report.
 
-    Each model is trained and tested on each category with each seed. Results are kept cell by cell: a run that was
-    stopped goes on where it was, and one that has ended only writes its report again. A cell that fails is recorded
-    with its error and tried again by the next run.
+    Each model is trained and tested on each category with each seed, in a process of its own. Results are kept cell by
+    cell: a run that was stopped goes on where it was, and one that has ended only writes its report again. A cell that
+    fails is recorded with its error and tried again by the next run.
 
     Args:
         config: File with the comparison, such as configs/compare/mvtecad.yaml. The other arguments replace its values.
@@ -45,8 +46,12 @@ def compare(
 
     Raises:
         FileNotFoundError: If a file or folder that is named does not exist.
+        RuntimeError: If a script calls this while the process of a cell imports it.
         ValueError: If a value is wrong; the message names it. Nothing has run then.
     """
+    if getattr(multiprocessing.current_process(), "_inheriting", False):
+        msg = 'compare() starts processes that import the script: call it below `if __name__ == "__main__":`.'
+        raise RuntimeError(msg)
     paths = {"results": results, "root": root, "dtd_dir": dtd_dir, "backbone_weights": backbone_weights}
     overrides = {name: None if path is None else str(path) for name, path in paths.items()}
     comparison = load_comparison(config, overrides | {"seeds": seeds, "accelerator": accelerator})

@@ -12,8 +12,11 @@ from pydoc import locate
 from typing import Any
 
 from anomalib.data import AnomalibDataModule
+from anomalib.data.utils import ValSplitMode, download_and_extract
 from anomalib.models import AnomalibModule
 from jsonargparse import ArgumentError, ArgumentParser, Namespace
+
+from anomalib_diffusionad.checks import require
 
 from .backbone import load_backbone
 from .config import Cell
@@ -35,7 +38,7 @@ def build_model(cell: Cell) -> AnomalibModule:
     """
     parser, config = _parse_model(cell)
     model = parser.instantiate_classes(config).component
-    if "image_size" not in _parameters(cell.model.class_path):
+    if "image_size" not in _parameters(AnomalibModule, cell.model.class_path):
         model.pre_processor = model.configure_pre_processor((cell.comparison.image_size,) * 2)
     if cell.model.backbone_weights is not None:
         load_backbone(model, cell.model.backbone_weights)
@@ -66,6 +69,12 @@ def check_components(cell: Cell) -> None:
     """
     _parse_model(cell)
     _parse_data(cell)
+    data = cell.data
+    require(
+        len(data.categories) == 1 or "category" in _parameters(AnomalibDataModule, data.class_path),
+        f"data: {data.name}: {data.class_path} has no categories. List one under categories, as the name of its line "
+        f"in the report, and give each further folder as an entry of data with the same name.",
+    )
 
 
 def check_category_folder(datamodule: AnomalibDataModule) -> None:
@@ -74,19 +83,20 @@ def check_category_folder(datamodule: AnomalibDataModule) -> None:
     Raises:
         FileNotFoundError: If the folder of the data set is there, but not that of the category.
     """
-    root = getattr(datamodule, "root", None)
-    if root is None or not Path(root).is_dir():
+    root, category = getattr(datamodule, "root", None), datamodule.category
+    downloads = download_and_extract.__name__ in type(datamodule).prepare_data.__code__.co_names
+    if root is None or not category or not downloads or not Path(root).is_dir():
         return
     # anomalib moves VisA's categories into a folder of their own
-    places = [Path(root) / datamodule.category, Path(root) / "visa_pytorch" / datamodule.category]
+    places = [Path(root) / category, Path(root) / "visa_pytorch" / category]
     if not any(place.is_dir() for place in places):
-        msg = f"There is no folder of the category {datamodule.category} in {root}."
+        msg = f"There is no folder of the category {category} in {root}."
         raise FileNotFoundError(msg)
 
 
 def _parse_model(cell: Cell) -> tuple[ArgumentParser, Namespace]:
     arguments = cell.model_args | BARE
-    parameters = _parameters(cell.model.class_path)
+    parameters = _parameters(AnomalibModule, cell.model.class_path)
     if "image_size" in parameters:
         arguments["image_size"] = cell.comparison.image_size
     if cell.model.backbone_weights is not None and "pre_trained" in parameters:
@@ -95,14 +105,20 @@ def _parse_model(cell: Cell) -> tuple[ArgumentParser, Namespace]:
 
 
 def _parse_data(cell: Cell) -> tuple[ArgumentParser, Namespace]:
-    arguments = {
+    defaults = {
         "num_workers": cell.comparison.num_workers,
-        "val_split_mode": "none",
-        **cell.data.init_args,
+        "val_split_mode": ValSplitMode.NONE,  # not its value, which classes with strict types do not take
+        "name": cell.category,
+    }
+    fixed = {
         "category": cell.category,
         "train_batch_size": cell.model.train_batch_size,
         "eval_batch_size": cell.comparison.eval_batch_size,
     }
+    parameters = _parameters(AnomalibDataModule, cell.data.class_path)
+    # what a class does not have, such as Folder a category and MVTecAD2 a val_split_mode, it does not get
+    ours, last = ({name: given[name] for name in given if name in parameters} for given in (defaults, fixed))
+    arguments = {**ours, **cell.data.init_args, **last}
     return _parse(AnomalibDataModule, f"data: {cell.data.name}", cell.data.class_path, arguments)
 
 
@@ -117,6 +133,12 @@ def _parse(base: type, where: str, class_path: str, arguments: dict[str, Any]) -
     return parser, config
 
 
-def _parameters(class_path: str) -> set[str]:
-    component = locate(class_path)
+def _parameters(base: type, class_path: str) -> set[str]:
+    """Names of the arguments of a class, which may be named without its module, as the parser allows."""
+    component = locate(class_path) or {each.__name__: each for each in _below(base)}.get(class_path)
     return set(inspect.signature(component).parameters) if isinstance(component, type) else set()
+
+
+def _below(base: type) -> list[type]:
+    derived: list[type] = type.__subclasses__(base)
+    return [*derived, *(each for one in derived for each in _below(one))]

@@ -17,6 +17,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from anomalib_diffusionad.checks import require
+from anomalib_diffusionad.visualization.names import LONGEST
 
 NAME = re.compile(r"[\w][\w .()+-]*")
 ACCELERATORS = ("auto", "cpu", "cuda")
@@ -57,7 +58,8 @@ class DataSpec:
         name: Name in the report. ``MVTecAD``, ``Visa``, ``DAGM`` and ``MPDD`` are shown beside the paper's numbers.
             Entries with the same name make one table.
         class_path: Import path of the anomalib datamodule, as in ``anomalib.data.MVTecAD``.
-        categories: Categories to compare on.
+        categories: Categories to compare on. A class without categories, such as ``Folder``, takes one: the name of its
+            line in the report.
         init_args: Arguments of its constructor, such as ``root``.
         model_args: Constructor arguments of models for these categories alone, by the name of the model.
         seeds: Seeds for these categories alone, in place of the comparison's.
@@ -243,8 +245,9 @@ def _check_data(data: DataSpec, models: list[str]) -> None:
 
 def _check_name(name: str, where: str) -> None:
     require(
-        NAME.fullmatch(name) is not None,
-        f"{where}: the name {name!r} becomes the name of a folder; use letters, digits, spaces and . _ - + ( ).",
+        NAME.fullmatch(name) is not None and len(name.encode()) <= LONGEST,
+        f"{where}: the name {name!r} becomes the name of a folder; use letters, digits, spaces and . _ - + ( ), at "
+        f"most {LONGEST} bytes.",
     )
 
 

@@ -5,13 +5,15 @@
 
 import base64
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import torch
+from anomalib.data import AnomalibDataset
 from anomalib.models import AnomalibModule, Draem
 from torch import Tensor, nn
 
-from anomalib_diffusionad.data.images import read_as_seen, resize_to
+from anomalib_diffusionad.data.images import as_seen, resize_to
 from anomalib_diffusionad.lightning_model import DiffusionAD
 from anomalib_diffusionad.visualization.pictures import grey_or_rgb, heat
 
@@ -24,31 +26,33 @@ KINDS = ("input", "truth", "reconstruction", "map")
 def save_pictures(
     folder: Path,
     scores: Scores,
+    dataset: AnomalibDataset,
     model: AnomalibModule,
     image_size: int,
     device: torch.device,
 ) -> None:
-    """Write ``N_input.jpg``, ``N_truth.jpg``, ``N_reconstruction.jpg`` (if there is one) and ``N_map.jpg``.
+    """Write ``N_input.jpg``, and of ``N_truth.jpg``, ``N_reconstruction.jpg`` and ``N_map.jpg`` what there is.
 
     The images are the same for every model. Maps are coloured from the lowest to the highest value of the test set.
 
     Args:
         folder: Where to write; made if needed.
         scores: Scores of the test set.
+        dataset: The test set, in the same order.
         model: Trained model, on ``device``.
         image_size: Height and width of the pictures in pixels.
         device: Where to reconstruct.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    low, high = float(scores.anomaly_map.min()), float(scores.anomaly_map.max())
     for number, index in enumerate(choose(scores)):
-        image = read_as_seen(scores.image_path[index], resize_to(image_size))
-        amounts = (scores.anomaly_map[index] - low) / max(high - low, np.finfo(np.float32).tiny)
-        pictures = {
-            "input": grey_or_rgb(image),
-            "truth": grey_or_rgb(torch.from_numpy(scores.mask[index])[None]),
-            "map": heat(torch.from_numpy(amounts)),
-        }
+        image, _ = as_seen(cast("Tensor", dataset[index].image), None, resize_to(image_size))
+        pictures = {"input": grey_or_rgb(image)}
+        if scores.mask is not None:
+            pictures["truth"] = grey_or_rgb(torch.from_numpy(scores.mask[index])[None])
+        if scores.anomaly_map is not None:
+            low, high = float(scores.anomaly_map.min()), float(scores.anomaly_map.max())
+            amounts = (scores.anomaly_map[index] - low) / max(high - low, np.finfo(np.float32).tiny)
+            pictures["map"] = heat(torch.from_numpy(amounts))
         with torch.inference_mode():
             reconstruction = reconstruct(model, image[None].to(device))
         if reconstruction is not None:

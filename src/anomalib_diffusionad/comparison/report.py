@@ -15,7 +15,7 @@ from typing import Any
 import pandas as pd
 from jinja2 import Environment, PackageLoader
 
-from .cell import CHECKPOINT_RULE
+from .cell import CHECKPOINT_RULE, START_RULE
 from .config import Comparison, DataSpec, cells
 from .pictures import KINDS, data_uri
 from .plot import accuracy_against_speed
@@ -78,7 +78,7 @@ def render_page(comparison: Comparison, records: list[Record], summary: pd.DataF
         failures=_failures(records),
         failed=len(records) - len(finished),
         missing=sum(1 for _ in cells(comparison)) - len(records),
-        checkpoint_rule=CHECKPOINT_RULE,
+        rules=[CHECKPOINT_RULE, _start_rule(finished)],
     )
 
 
@@ -92,6 +92,17 @@ def _model_row(comparison: Comparison, finished: list[Record], name: str) -> Tab
         "backbones": _distinct(record["backbone"] for record in records if record["backbone"]),
         "costs": costs,
     }
+
+
+def _start_rule(finished: list[Record]) -> str:
+    """In what state cells started; earlier versions ran them one after the other in one process."""
+    shared = sum(not record.get("own_process") for record in finished)
+    if not shared:
+        return START_RULE
+    return (
+        f"{shared} of {len(finished)} cells ran in a process that may have run other cells before: their times, and "
+        f"what they reach in a given time, are not comparable."
+    )
 
 
 def _failures(records: list[Record]) -> list[Table]:
@@ -116,13 +127,14 @@ def _dataset(comparison: Comparison, finished: list[Record], summary: pd.DataFra
     plots = [
         accuracy_against_speed(speed, average[average.metric == metric].set_index("model"), METRICS[metric])
         for metric in ("image_auroc", "pixel_ap")
-        if len(average)
+        if (average.metric == metric).any()
     ]
+    measured = [metric for metric in METRICS if rows.empty or (rows.metric == metric).any()]
     return {
         "name": name,
         "averaged": averaged,
         "categories": categories_of(comparison, name),
-        "tables": [_metric_table(rows[rows.metric == metric], models, lines, METRICS[metric]) for metric in METRICS],
+        "tables": [_metric_table(rows[rows.metric == metric], models, lines, METRICS[metric]) for metric in measured],
         "plots": plots,
         "pictures": {
             category: pictures
@@ -167,8 +179,8 @@ def _pictures(comparison: Comparison, data: DataSpec, category: str) -> list[lis
             for kind in KINDS
             if (folder / f"{number}_{kind}.jpg").is_file()
         }
-        shared = [next(found[model, kind] for model in folders if (model, kind) in found) for kind in KINDS[:2]]
-        columns = [("Input", shared[0]), ("Truth", shared[1])]
+        shared = {kind: uri for (_, kind), uri in found.items() if kind in KINDS[:2]}
+        columns = [(kind.capitalize(), shared[kind]) for kind in KINDS[:2] if kind in shared]
         columns += [
             (f"{model}: {kind}", found[model, kind])
             for model in folders

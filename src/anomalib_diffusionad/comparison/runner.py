@@ -3,13 +3,16 @@
 
 """Cells as jobs of anomalib's pipelines: run in turn, or in parallel over the GPUs, and recorded one by one.
 
-A cell's ``result.json`` is written last and in one piece. A cell without one, or with a failure in it, has not been
-done, whatever else stopped it.
+Each cell runs in a process of its own, so that none is faster or slower for what ran before it. Its ``result.json`` is
+written last and in one piece. A cell without one, or with a failure in it, has not been done, whatever else stopped it.
 """
 
 import json
 import logging
+import multiprocessing
+import os
 import shutil
+import threading
 import time
 import traceback
 from collections.abc import Iterable, Iterator
@@ -18,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from anomalib.loggers import configure_logger
 from anomalib.pipelines.components import Job, JobGenerator
 from anomalib.pipelines.components.runners import ParallelRunner, SerialRunner
 from tqdm import tqdm
@@ -32,7 +36,7 @@ Record = dict[str, Any]
 
 
 class CompareJob(Job):
-    """Runs one cell and records its result, or its failure."""
+    """Runs one cell in a process of its own, which records its result or its failure."""
 
     name = "compare"
 
@@ -49,20 +53,19 @@ class CompareJob(Job):
         Returns:
             The record that was written to the cell's folder.
         """
+        _end_with_parent()  # one of the parallel runner's, if there is one
         folder = self.cell.folder
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
+        # spawned: a forked process would begin with all that this one has done
+        process = multiprocessing.get_context("spawn").Process(target=_run_alone, args=(self.cell, task_id or 0))
         start = time.perf_counter()
-        with _output_to(folder / "log.txt"):
-            try:
-                outcome = {"status": "finished", **run_cell(self.cell, task_id or 0)}
-            except Exception as error:  # noqa: BLE001 - whatever happens in one cell, the others go on
-                traceback.print_exc()
-                outcome = {"status": "failed", "error": f"{type(error).__name__}: {error}"}
-        seconds = time.perf_counter() - start
-        record = {**self.cell.key, **outcome, "cell_seconds": seconds, "settings": self.cell.settings}
-        _write(folder / "result.json", record)
-        return record
+        process.start()
+        try:
+            process.join()
+        finally:
+            process.kill()  # if this process was told to stop
+        return read_record(self.cell) or _record_death(self.cell, process.exitcode, time.perf_counter() - start)
 
     @staticmethod
     def collect(results: list[Record]) -> list[Record]:
@@ -98,6 +101,24 @@ class CompareJobGenerator(JobGenerator):
         del prev_stage_result
         jobs = [CompareJob(cell) for cell in args["cells"]]
         return tqdm(jobs, desc=CompareJob.name) if self.parallel else jobs
+
+
+def record_cell(cell: Cell, gpu: int = 0, *, own_process: bool = False) -> Record:
+    """Run a cell in this process, and write its record.
+
+    Args:
+        cell: The cell; its folder must exist. What is printed and logged goes to ``log.txt`` there.
+        gpu: Which GPU to run on, if it runs on one.
+        own_process: Whether this process has done nothing before, for the report.
+    """
+    start = time.perf_counter()
+    with _output_to(cell.folder / "log.txt"):
+        try:
+            outcome = {"status": "finished", **run_cell(cell, gpu), "own_process": own_process}
+        except Exception as error:  # noqa: BLE001 - whatever happens in one cell, the others go on
+            traceback.print_exc()
+            outcome = {"status": "failed", "error": f"{type(error).__name__}: {error}"}
+    return _write(cell, outcome, time.perf_counter() - start)
 
 
 def run_cells(cells: list[Cell]) -> None:
@@ -142,10 +163,38 @@ def is_finished(cell: Cell) -> bool:
     return record is not None and record["status"] == "finished"
 
 
-def _write(path: Path, record: Record) -> None:
-    """Write in one piece: the file is there whole or not at all."""
-    with whole_file(path) as draft:
+def _run_alone(cell: Cell, gpu: int) -> None:
+    """What a spawned process does."""
+    _end_with_parent()
+    configure_logger()
+    record_cell(cell, gpu, own_process=True)
+
+
+def _end_with_parent() -> None:
+    """End this process when the one that started it has ended, however that was: no one would wait for the cell."""
+    parent = multiprocessing.parent_process()
+
+    def watch(waits: Any) -> None:  # noqa: ANN401 - multiprocessing's own type
+        waits.join()
+        os._exit(1)
+
+    if parent is not None:
+        threading.Thread(target=watch, args=(parent,), daemon=True).start()
+
+
+def _record_death(cell: Cell, code: int | None, seconds: float) -> Record:
+    """Record that the process of a cell has ended before the cell."""
+    log = cell.folder / "log.txt"
+    error = f"The process of the cell ended with code {code}; its output is in {log} or above on the screen."
+    return _write(cell, {"status": "failed", "error": error}, seconds)
+
+
+def _write(cell: Cell, outcome: Record, seconds: float) -> Record:
+    """Write the record of a cell in one piece: the file is there whole or not at all."""
+    record = {**cell.key, **outcome, "cell_seconds": seconds, "settings": cell.settings}
+    with whole_file(cell.folder / "result.json") as draft:
         draft.write_text(json.dumps(record, indent=2), encoding="utf-8")
+    return record
 
 
 @contextmanager

@@ -28,6 +28,7 @@ METRICS = {
     "image_f1": "Image F1",
     "pixel_f1": "Pixel F1",
 }
+IMAGE_METRICS = ("image_auroc", "image_f1")
 PAPER_METRICS = ("image_auroc", "pixel_auroc", "pixel_pro", "pixel_ap")
 
 
@@ -38,28 +39,31 @@ class Scores(NamedTuple):
         image_path: Paths of the images, N.
         label: 1 for defective images, ``(N,)``.
         score: Image scores, float32 ``(N,)``.
-        anomaly_map: Pixel scores, float32 ``(N, H, W)``.
-        mask: True on defects, ``(N, H, W)``.
+        anomaly_map: Pixel scores, float32 ``(N, H, W)``; None if the model gives none.
+        mask: True on defects, ``(N, H, W)``; None if the data has no masks.
     """
 
     image_path: list[str]
     label: NDArray[np.int64]
     score: NDArray[np.float32]
-    anomaly_map: NDArray[np.float32]
-    mask: NDArray[np.bool_]
+    anomaly_map: NDArray[np.float32] | None
+    mask: NDArray[np.bool_] | None
 
     def save(self, folder: Path) -> None:
-        """Write ``scores.csv``, a row an image, and ``maps.npz`` with ``anomaly_map`` and ``mask``."""
+        """Write ``scores.csv``, a row an image, and ``maps.npz`` with what there is of ``anomaly_map`` and ``mask``."""
         table = pd.DataFrame({"image_path": self.image_path, "label": self.label, "score": self.score})
         table.to_csv(folder / "scores.csv", index=False, float_format="%.9g")  # nine digits: float32 exactly
-        np.savez_compressed(folder / "maps.npz", anomaly_map=self.anomaly_map, mask=self.mask)
+        maps: dict[str, Any] = {"anomaly_map": self.anomaly_map, "mask": self.mask}
+        np.savez_compressed(
+            folder / "maps.npz", **{name: values for name, values in maps.items() if values is not None}
+        )
 
     @classmethod
     def load(cls, folder: Path) -> "Scores":
         """Read what :meth:`save` wrote."""
         table = pd.read_csv(folder / "scores.csv")
         with np.load(folder / "maps.npz") as maps:
-            anomaly_map, mask = maps["anomaly_map"], maps["mask"]
+            anomaly_map, mask = maps.get("anomaly_map"), maps.get("mask")
         score = table.score.to_numpy(np.float32)
         return cls(table.image_path.tolist(), table.label.to_numpy(np.int64), score, anomaly_map, mask)
 
@@ -81,9 +85,9 @@ class ScoreKeeper(Callback):
     ) -> None:
         """Copy scores, maps and truth of a batch to the CPU."""
         del trainer, pl_module, batch, batch_idx, dataloader_idx
-        names = ("gt_label", "pred_score", "anomaly_map", "gt_mask")
-        fields = {name: getattr(outputs, name).detach().cpu() for name in names}
-        self._batches.append({"image_path": list(outputs.image_path), **fields})
+        fields = {name: getattr(outputs, name) for name in ("gt_label", "pred_score", "anomaly_map", "gt_mask")}
+        kept = {name: value.detach().cpu() for name, value in fields.items() if value is not None}
+        self._batches.append({"image_path": self._paths(outputs), **kept})
 
     def scores(self) -> Scores:
         """All that was collected.
@@ -94,23 +98,41 @@ class ScoreKeeper(Callback):
         if not self._batches:
             msg = "Nothing was tested: the test set is empty."
             raise ValueError(msg)
-        paths = [path for batch in self._batches for path in batch["image_path"]]
-        label, score, maps, mask = (
-            torch.cat([batch[name] for batch in self._batches]).numpy()
-            for name in ("gt_label", "pred_score", "anomaly_map", "gt_mask")
-        )
-        shape = (len(paths), *maps.shape[-2:])
+        label, score, maps, mask = (self._joined(name) for name in ("gt_label", "pred_score", "anomaly_map", "gt_mask"))
+        if label is None or score is None:
+            missing = "The test images have no labels" if label is None else "The model gives no scores of images"
+            msg = f"{missing}: nothing can be measured."
+            raise ValueError(msg)
         scores = Scores(
-            image_path=paths,
+            image_path=[path for batch in self._batches for path in batch["image_path"]],
             label=label.astype(np.int64),
             score=score.astype(np.float32).reshape(-1),
-            anomaly_map=maps.astype(np.float32).reshape(shape),
-            mask=mask.astype(bool).reshape(shape),
+            anomaly_map=None if maps is None else _flat(maps).astype(np.float32),
+            mask=None if mask is None else _flat(mask).astype(bool),
         )
-        if not (np.isfinite(scores.score).all() and np.isfinite(scores.anomaly_map).all()):
+        if not all(np.isfinite(values).all() for values in (scores.score, scores.anomaly_map) if values is not None):
             msg = "The model gave scores that are not finite numbers: its training diverged."
             raise ValueError(msg)
         return scores
+
+    def _paths(self, outputs: Any) -> list[str]:  # noqa: ANN401 - a Batch
+        """Paths of the images of a batch; images that are no files are numbered, frames in the path of their video."""
+        paths = getattr(outputs, "image_path", None)
+        if paths is not None:
+            return [str(path) for path in paths]
+        first = sum(len(batch["image_path"]) for batch in self._batches)
+        folders = getattr(outputs, "video_path", None) or [""] * len(outputs.image)
+        return [str(Path(folder, f"{number:06d}")) for number, folder in enumerate(folders, first)]
+
+    def _joined(self, name: str) -> NDArray[Any] | None:
+        """A field of all batches, or None if one has none."""
+        values = [batch[name] for batch in self._batches if name in batch]
+        return torch.cat(values).numpy() if len(values) == len(self._batches) else None
+
+
+def _flat(maps: NDArray[Any]) -> NDArray[Any]:
+    """Maps ``(N, H, W)`` or ``(N, 1, H, W)`` as ``(N, H, W)``."""
+    return maps.reshape(-1, *maps.shape[-2:])
 
 
 def measure(scores: Scores) -> dict[str, float]:
@@ -120,7 +142,8 @@ def measure(scores: Scores) -> dict[str, float]:
         scores: Scores with normal and defective images in them.
 
     Returns:
-        The keys of ``METRICS``. F1 is at the threshold that is best on these very scores: an upper bound.
+        The keys of ``METRICS``, or of ``IMAGE_METRICS`` where there are no maps or no masks. F1 is at the threshold
+        that is best on these very scores: an upper bound.
 
     Raises:
         ValueError: If the test set lacks normal or defective images.
@@ -131,22 +154,27 @@ def measure(scores: Scores) -> dict[str, float]:
             f"{len(scores.label)}."
         )
         raise ValueError(msg)
-    pixels, truth = scores.anomaly_map.reshape(-1), scores.mask.reshape(-1)
-    return {
+    metrics = {
         "image_auroc": float(roc_auc_score(scores.label, scores.score)),
-        "pixel_auroc": float(roc_auc_score(truth, pixels)),
-        "pixel_pro": _pro(scores),
-        "pixel_ap": float(average_precision_score(truth, pixels)),
         "image_f1": _best_f1(scores.label, scores.score),
+    }
+    if scores.anomaly_map is None or scores.mask is None:
+        return metrics
+    pixels, truth = scores.anomaly_map.reshape(-1), scores.mask.reshape(-1)
+    metrics |= {
+        "pixel_auroc": float(roc_auc_score(truth, pixels)),
+        "pixel_pro": _pro(scores.anomaly_map, scores.mask),
+        "pixel_ap": float(average_precision_score(truth, pixels)),
         "pixel_f1": _best_f1(truth, pixels),
     }
+    return {name: metrics[name] for name in METRICS}
 
 
-def _pro(scores: Scores) -> float:
+def _pro(anomaly_map: NDArray[np.float32], mask: NDArray[np.bool_]) -> float:
     """Area under the per-region overlap up to a false positive rate of 0.3."""
     metric = AUPRO(fields=["anomaly_map", "gt_mask"])
-    maps, mask = torch.from_numpy(scores.anomaly_map), torch.from_numpy(scores.mask)
-    batch = SimpleNamespace(anomaly_map=maps, gt_mask=mask.to(torch.uint8))
+    truth = torch.from_numpy(mask).to(torch.uint8)
+    batch = SimpleNamespace(anomaly_map=torch.from_numpy(anomaly_map), gt_mask=truth)
     metric.update(batch)  # type: ignore[arg-type]  # any object with these fields will do
     return float(metric.compute())
 

@@ -34,7 +34,7 @@ def summarise(comparison: Comparison, records: list[dict[str, Any]]) -> pd.DataF
     """Mean and standard deviation over the seeds for each category, and for the average of the categories.
 
     The average is over the categories in which every model finished with every seed, and over the seeds that these
-    categories share, so that all models are averaged over the same.
+    categories share, so that all models are averaged over the same. Without masks there are no metrics of pixels.
 
     Args:
         comparison: What was compared.
@@ -47,14 +47,16 @@ def summarise(comparison: Comparison, records: list[dict[str, Any]]) -> pd.DataF
     finished = [record for record in records if record["status"] == "finished"]
     if not finished:
         return pd.DataFrame(columns=COLUMNS)
-    values = pd.DataFrame(finished).melt([*ROW[:3], "seed"], list(METRICS), "metric", "value")
+    table = pd.DataFrame(finished)
+    values = table.melt([*ROW[:3], "seed"], [name for name in METRICS if name in table], "metric", "value").dropna()
     values["value"] *= 100
     wanted = _wanted(comparison)
-    complete = values.groupby(["dataset", "category"]).filter(
-        lambda group: len(group) == len(METRICS) * wanted[str(group.name[0]), str(group.name[1])]
+    # of each metric by itself: data without masks, and models without maps, have none of pixels
+    complete = values.groupby(["dataset", "category", "metric"]).filter(
+        lambda group: len(group) == wanted[str(group.name[0]), str(group.name[1])]
     )
-    categories = complete.groupby("dataset").category.transform("nunique")
-    shared = complete[complete.groupby(["dataset", "seed"]).category.transform("nunique") == categories]
+    categories = complete.groupby(["dataset", "metric"]).category.transform("nunique")
+    shared = complete[complete.groupby(["dataset", "metric", "seed"]).category.transform("nunique") == categories]
     averages = shared.groupby(["dataset", "model", "metric", "seed"], as_index=False).value.mean()
     values = pd.concat([values, averages.assign(category=AVERAGE)])
     summary = values.groupby(ROW, as_index=False).value.agg(["mean", "std", "count"])

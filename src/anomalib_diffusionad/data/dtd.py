@@ -20,18 +20,21 @@ DOWNLOAD_INFO = DownloadInfo(
 def download_dtd(root: Path = DEFAULT_ROOT) -> Path:
     """Download DTD (about 600 MB), verified by its checksum, where it is not there yet.
 
+    The folder is the same as by hand: the archive, unpacked in ``datasets``.
+
     Args:
         root: Folder for the data set; the default is that of anomalib.
 
     Returns:
-        The folder with the images, ``root/dtd/images``.
+        The folder with the images, ``root/images``; ``root/dtd/images`` where anomalib's DRAEM has downloaded it.
 
     Raises:
         RuntimeError: If the download fails or its checksum is wrong. What was downloaded is removed.
     """
-    images = root / "dtd" / "images"
-    if images.is_dir():
-        return images
+    images = root / "images"
+    for place in (images, root / "dtd" / "images"):
+        if place.is_dir():
+            return place
     # a fresh folder: anomalib takes an archive that is there without looking at its checksum, and a stopped unpacking
     # must not pass for the data set
     unfinished = root / "unfinished"
@@ -45,6 +48,6 @@ def download_dtd(root: Path = DEFAULT_ROOT) -> Path:
             f"the folder with its images as anomaly_source; or leave anomaly_source out."
         )
         raise RuntimeError(msg) from error
-    shutil.move(unfinished / "dtd", root / "dtd")
-    unfinished.rmdir()
+    shutil.move(unfinished / "dtd" / "images", images)
+    shutil.rmtree(unfinished)
     return images

@@ -6,6 +6,7 @@
 from lightning.pytorch import Callback
 
 from anomalib_diffusionad.visualization.table import PredictionTable
+from anomalib_diffusionad.visualization.visualizer import HeatMapVisualizer
 
 from .checkpoint import check_complete, check_finite, check_fits
 from .finite_loss import FiniteLoss, ShownLoss
@@ -17,6 +18,7 @@ from .thresholds import SyntheticThreshold
 from .trainer_setup import TrainerSetup, log_settings, set_up_again, synthesis_inputs
 
 __all__ = [
+    "HeatMapVisualizer",
     "Progress",
     "ShownLoss",
     "StepRandomness",

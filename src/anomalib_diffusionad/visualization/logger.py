@@ -88,7 +88,8 @@ class ReconstructionLogger(Callback):
         if have == self.count or not trainer.is_global_zero:
             return
         image = batch.image[: self.count - have]
-        paths = batch.image_path[: len(image)]
+        paths = getattr(batch, "image_path", None)
+        paths = None if paths is None else paths[: len(image)]
         # a source of randomness of its own: the training is the same with and without pictures
         generator = torch.Generator().manual_seed(have)
         new = _Samples(*pl_module.synthesizer(image, paths, 0, generator))

@@ -10,6 +10,8 @@ from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 
+from .names import ImageNames
+
 logger = logging.getLogger(__name__)
 
 COLUMNS = ("file", "score", "label", "threshold")
@@ -19,17 +21,19 @@ class PredictionTable(Callback):
     """Writes ``images/predictions.csv`` in the folder of the run after ``predict``, and says what it found.
 
     It holds file, score, label ("anomalous" or "normal") and threshold of each image; label and threshold are empty
-    where the model has no post-processor. What is found on a single image is shown on the screen as well. The table of
-    an earlier ``predict`` in the same folder is replaced. Several processes write a table each.
+    where the model has no post-processor. Images that are no files are counted (``000000.png`` and so on). What is
+    found on a single image is shown on the screen as well. The table of an earlier ``predict`` in the same folder is
+    replaced. Several processes write a table each.
     """
 
     def __init__(self) -> None:
         self._rows: list[tuple[str, str, str, str]] = []
+        self._names = ImageNames()
 
     def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Begin a new table."""
         del trainer, pl_module
-        self._rows = []
+        self._rows, self._names = [], ImageNames()
 
     def on_predict_batch_end(
         self,
@@ -41,12 +45,12 @@ class PredictionTable(Callback):
         dataloader_idx: int = 0,
     ) -> None:
         """Add the images of a batch."""
-        del trainer, batch, batch_idx, dataloader_idx
+        del batch, batch_idx, dataloader_idx
         threshold = image_threshold(pl_module)
         shown = "" if threshold is None else f"{threshold:.6g}"
         scores = outputs.pred_score.flatten().tolist()
-        for path, score, label in zip(outputs.image_path, scores, labels(outputs), strict=True):
-            self._rows.append((str(path), f"{score:.6g}", label, shown))
+        for name, score, label in zip(self._names(outputs, trainer), scores, labels(outputs), strict=True):
+            self._rows.append((name, f"{score:.6g}", label, shown))
 
     def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write the table."""
@@ -54,7 +58,8 @@ class PredictionTable(Callback):
         rank = f"_{trainer.global_rank}" if trainer.world_size > 1 else ""
         path = Path(trainer.default_root_dir) / "images" / f"predictions{rank}.csv"
         path.parent.mkdir(parents=True, exist_ok=True)
-        with path.open("w", newline="", encoding="utf-8") as file:
+        # names of files need not be text: what is no UTF-8 is written as it is
+        with path.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file:
             csv.writer(file).writerows([COLUMNS, *self._rows])
         if len(self._rows) == 1:
             file_name, score, label, threshold = self._rows[0]

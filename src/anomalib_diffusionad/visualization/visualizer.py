@@ -7,23 +7,55 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from anomalib.data import ImageItem
 from anomalib.models import AnomalibModule
 from anomalib.utils.path import generate_output_filename
 from anomalib.visualization import ImageVisualizer, Visualizer
 from lightning.pytorch import Trainer
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from PIL.Image import Image
 from torch import Tensor
 
 from anomalib_diffusionad.torch_model import DiffusionADModel
 
+from .names import ImageNames, are_files, derived_name
 from .pictures import COLOURS
 from .stages import draw_one, stages
 from .table import image_threshold, labels, word
 
 COLUMNS = ("Input", "Reconstruction", "Anomaly map", "Ground truth")
+FIELDS = ("image", "gt_mask", "anomaly_map", "pred_mask")
 SUFFIX = "_reconstruction.png"
 LONGEST_NAME = 70
+
+
+class HeatMapVisualizer(ImageVisualizer):
+    """anomalib's pictures, also of images that are no files, which it draws but cannot name."""
+
+    def on_test_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: AnomalibModule,  # type: ignore[override]
+        outputs: Any,  # noqa: ANN401 - a Batch, but that is not Lightning's signature
+        batch: Any,  # noqa: ANN401
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Draw the images of a batch."""
+        if batch_idx == 0 and dataloader_idx == 0:
+            self._names = ImageNames()
+        names = self._names(batch, trainer)
+        if are_files(batch):
+            super().on_test_batch_end(trainer, pl_module, outputs, batch, batch_idx, dataloader_idx)
+            return
+        folder = Path(self.output_dir or Path(trainer.default_root_dir) / "images")
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, item in zip(names, batch, strict=True):
+            shown = {field: getattr(item, field) for field in FIELDS}
+            drawn = self.visualize(ImageItem(**shown))  # what it is made for; frames are other items
+            if isinstance(drawn, Image):
+                drawn.save(folder / name)
 
 
 class ReconstructionVisualizer(Visualizer):
@@ -53,8 +85,9 @@ class ReconstructionVisualizer(Visualizer):
 
     def __init__(self, heat_maps: bool = True, output_dir: str | Path | None = None) -> None:
         self.output_dir = output_dir
-        self.heat_maps = ImageVisualizer(output_dir=output_dir) if heat_maps else None
+        self.heat_maps = HeatMapVisualizer(output_dir=output_dir) if heat_maps else None
         self._written: dict[Path, str] = {}
+        self._names = ImageNames()
 
     def on_test_batch_end(
         self,
@@ -76,10 +109,13 @@ class ReconstructionVisualizer(Visualizer):
             raise TypeError(msg)
         if self.heat_maps is not None:
             self.heat_maps.on_test_batch_end(trainer, pl_module, outputs, batch, batch_idx, dataloader_idx)
+        if batch_idx == 0 and dataloader_idx == 0:
+            self._names = ImageNames()
+        names = self._names(outputs, trainer)
         image = outputs.image.expand(-1, 3, -1, -1)
         steps = stages(network, image, outputs.anomaly_map, outputs.gt_mask)
-        for row, title in enumerate(_titles(outputs, image_threshold(pl_module))):
-            draw_one(steps, row, title).save(self._path(trainer, outputs.image_path[row]))
+        for row, title in enumerate(_titles(names, outputs, image_threshold(pl_module))):
+            draw_one(steps, row, title).save(self._path(trainer, names[row]))
 
     def on_predict_batch_end(
         self,
@@ -102,21 +138,21 @@ class ReconstructionVisualizer(Visualizer):
             dataset_name=getattr(datamodule, "name", None),
             category=getattr(datamodule, "category", None),
         )
-        path = heat_map.with_name(heat_map.stem + SUFFIX)
+        path = heat_map.with_name(derived_name(heat_map.stem, SUFFIX))
         number = 1
         while self._written.setdefault(path, image_path) != image_path:
             number += 1
-            path = heat_map.with_name(f"{heat_map.stem}_{number}{SUFFIX}")
+            path = heat_map.with_name(derived_name(heat_map.stem, f"_{number}{SUFFIX}"))
         return path
 
 
-def _titles(batch: Any, threshold: float | None) -> list[str]:  # noqa: ANN401 - a batch of any kind
+def _titles(names: list[str], batch: Any, threshold: float | None) -> list[str]:  # noqa: ANN401 - of any kind
     """File, score, label and truth of each image of a batch."""
     titles = []
     scores = batch.pred_score.flatten().tolist()
-    for row, (score, label) in enumerate(zip(scores, labels(batch), strict=True)):
-        path = Path(batch.image_path[row])
-        words = [f"{path.parent.name}/{path.name}"[-LONGEST_NAME:], f"score {score:.3f}"]
+    for row, (path, score, label) in enumerate(zip(names, scores, labels(batch), strict=True)):
+        name = str(Path(*Path(path).parts[-2:])).encode(errors="replace").decode()  # names need not be text
+        words = [name[-LONGEST_NAME:], f"score {score:.3f}"]
         if label:
             words.append(label + ("" if threshold is None else f" (threshold {threshold:.3f})"))
         if batch.gt_label is not None:
