@@ -20,6 +20,7 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.utils.data import Subset
 from torchvision.transforms.v2 import Compose
+from torchvision.tv_tensors import Image as TVImage
 from torchvision.tv_tensors import Mask
 
 from .images import Transform
@@ -39,7 +40,8 @@ class Geometry:
     """
 
     def __init__(self, *steps: Transform | None) -> None:
-        self.steps = [step for step in steps if step is not None]
+        parts = [part for step in steps if step is not None for part in _in_order(step)]
+        self.steps = [part for part in parts if _moves(part)]
         self._scale = lru_cache(maxsize=64)(self._pixels_a_pixel)
 
     def size(self, height: int, width: int) -> tuple[int, int]:
@@ -73,7 +75,7 @@ class Geometry:
 
     def _through(self, values: Tensor) -> Tensor:
         """What becomes of a mask ``(1, H, W)``."""
-        # whatever is drawn for colours must not change what the training draws
+        # what a transform draws must not change what the training draws
         with torch.random.fork_rng(devices=[]):
             seen: Tensor = Mask(values)
             for step in self.steps:
@@ -139,10 +141,10 @@ def origin_of(dataset: Any, transform: Transform | None) -> Origin:  # noqa: ANN
 
 def moves_at_random(transform: Any) -> bool:  # noqa: ANN401 - anything that can be called
     """Whether a transform moves pixels, and not each time in the same way; one that takes no masks may."""
-    parts = list(transform) if isinstance(transform, nn.Sequential) else getattr(transform, "transforms", None)
-    if parts is not None:
-        all_of_them = isinstance(transform, (Compose, nn.Sequential))
-        return any(moves_at_random(part) or (not all_of_them and _moves(part)) for part in parts)
+    if isinstance(transform, (Compose, nn.Sequential)):
+        return any(moves_at_random(part) for part in _in_order(transform))
+    if (some := getattr(transform, "transforms", None)) is not None:
+        return any(_moves(part) for part in some)
     share = getattr(transform, "p", None)
     sometimes = isinstance(share, float) and 0 < share < 1
     if sometimes:
@@ -150,6 +152,14 @@ def moves_at_random(transform: Any) -> bool:  # noqa: ANN401 - anything that can
         transform.p = 1.0
     first, *others = _laid(transform, PROBES)
     return not all(torch.equal(first, other) for other in others) or (sometimes and _moves(transform))
+
+
+def _in_order(transform: Any) -> list[Any]:  # noqa: ANN401
+    """The parts of a transform that are applied one after the other."""
+    if not isinstance(transform, (Compose, nn.Sequential)):
+        return [transform]
+    parts = transform.transforms if isinstance(transform, Compose) else transform
+    return [small for part in parts for small in _in_order(part)]
 
 
 def _moves(transform: Any) -> bool:  # noqa: ANN401
@@ -161,7 +171,9 @@ def _laid(transform: Any, times: int) -> list[Tensor]:  # noqa: ANN401
     with warnings.catch_warnings(), torch.random.fork_rng(devices=[]):
         warnings.simplefilter("ignore")
         try:
-            return [transform(Mask(_places())).as_subclass(Tensor) for _ in range(times)]
+            # some ask an image for its size
+            image = TVImage(torch.rand(3, *PROBE))
+            return [transform(image, Mask(_places()))[1].as_subclass(Tensor) for _ in range(times)]
         except Exception:  # noqa: BLE001 - transforms raise many kinds; then nothing is promised
             return [-_places() - number for number in range(times)]
 
