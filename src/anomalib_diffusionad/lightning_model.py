@@ -84,6 +84,7 @@ class DiffusionAD(DiffusionADExport, AnomalibModule):
             paper's way for textures), ``"auto"`` (on the object where it stands out from its background), ``"isnet"``
             (on the object that IS-Net finds, the paper's way for objects; needs the extra ``foreground``), an IS-Net
             ONNX file or a folder with masks (none; fast auto).
+        leave_out_broken: Leave images that cannot be read out of a run, with a warning, rather than refuse it (false).
         recipe: ``"paper"``, the paper's settings, or ``"fast"``, ours for training runs that are short of time.
         pre_processor: Resizes images to ``image_size``; must not normalise them. True for the default.
         post_processor: Makes labels and masks from scores and maps. True for the default.
@@ -126,6 +127,7 @@ class DiffusionAD(DiffusionADExport, AnomalibModule):
         anomaly_source: str | None = None,
         self_augmentation: float | None = None,
         foreground: str | None = None,
+        leave_out_broken: bool | None = None,
         recipe: Literal["paper", "fast"] = "paper",
         pre_processor: PreProcessor | bool = True,
         post_processor: PostProcessor | bool = True,
@@ -226,14 +228,10 @@ class DiffusionAD(DiffusionADExport, AnomalibModule):
 
         Returns:
             Dictionary with the scalar ``loss`` and what the segmentation network saw, for ``segmentation_replay``.
-
-        Raises:
-            ValueError: If the first batch of an epoch holds images that are not finite or not in [0, 1].
         """
-        if batch_idx == 0:
-            training.check_values(cast("torch.Tensor", batch.image))
         settings, generator = self.settings, self.randomness.generator(self, batch_idx)
-        image, mask, label = self.synthesizer(batch.image, batch.image_path, self.global_step, generator)
+        paths = getattr(batch, "image_path", None)
+        image, mask, label = self.synthesizer(batch.image, paths, self.global_step, generator)
         if self._progress is not None and self._progress(self.global_step) < settings.coarse_training:
             image, mask = avg_pool2d(image, 2), max_pool2d(mask, 2)
         count, device = image.shape[0], image.device

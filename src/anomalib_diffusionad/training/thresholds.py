@@ -61,7 +61,7 @@ def _batches(module: Any, dataset: Any) -> Iterator[ImageBatch]:  # noqa: ANN401
     for start in range(0, len(rows), BATCH_SIZE):
         items = [dataset[row] for row in rows[start : start + BATCH_SIZE]]
         normal = torch.stack([as_seen(item.image, None, transform)[0] for item in items]).to(module.device)
-        paths = [item.image_path for item in items]
+        paths = [getattr(item, "image_path", None) for item in items]
         steps = module.synthesizer.steps(normal, paths, module.global_step, generator)
         for image, mask in ((normal, torch.zeros_like(steps.mask)), (steps.result, steps.mask)):
             yield ImageBatch(

@@ -76,16 +76,7 @@ def set_up_again(trainer: Trainer, module: AnomalibModule) -> None:
 
 
 def synthesis_inputs(trainer: Trainer) -> dict[str, Any]:
-    """What the synthesis has to know of a run: the files of its images, whether they are changed, a folder for masks.
-
-    The numbered runs that anomalib makes on the same data share the folder.
-    """
+    """What the synthesis has to know of a run: a folder for masks, which anomalib's numbered runs on the data share."""
     run = Path(trainer.default_root_dir)
     numbered = re.fullmatch(r"v\d+", run.name) and (run.parent / "latest").exists()
-    datamodule = getattr(trainer, "datamodule", None)
-    samples = getattr(getattr(datamodule, "train_data", None), "samples", None)
-    return {
-        "image_paths": [] if samples is None else list(samples.image_path),
-        "augmented": getattr(datamodule, "train_augmentations", None) is not None,
-        "mask_cache": (run.parent if numbered else run) / "foreground",
-    }
+    return {"mask_cache": (run.parent if numbered else run) / "foreground"}
