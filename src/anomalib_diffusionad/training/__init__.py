@@ -3,13 +3,17 @@
 
 """What a training run needs besides its steps: checks, randomness, thresholds, checkpoints."""
 
-from lightning.pytorch import Callback
+from typing import Any
+
+from lightning.pytorch import Callback, LightningModule
 
 from anomalib_diffusionad.visualization.table import PredictionTable
 
 from .checkpoint import check_complete, check_finite, check_fits
 from .finite_loss import FiniteLoss, ShownLoss
 from .input_check import InputCheck, check_pre_processor, check_values
+from .labels import TestClasses
+from .last_checkpoint import LastCheckpoint
 from .progress import Progress, one_cycle
 from .randomness import StepRandomness
 from .replay import SegmentationReplay
@@ -22,21 +26,49 @@ __all__ = [
     "StepRandomness",
     "callbacks_for",
     "check_complete",
-    "check_finite",
     "check_fits",
     "check_pre_processor",
     "check_values",
+    "finish_checkpoint",
     "one_cycle",
     "synthesis_inputs",
 ]
 
 
-def callbacks_for(randomness: StepRandomness, replay: int) -> list[Callback]:
+def callbacks_for(randomness: StepRandomness) -> list[Callback]:
     """The callbacks of a model.
 
     Args:
         randomness: That of the training steps.
-        replay: Extra updates of the segmentation network after each step.
     """
-    extra = [SegmentationReplay(replay)] if replay else []
-    return [TrainerSetup(), randomness, FiniteLoss(), *extra, InputCheck(), SyntheticThreshold(), PredictionTable()]
+    thresholds = SyntheticThreshold()
+    return [
+        TrainerSetup(),
+        randomness,
+        FiniteLoss(),
+        SegmentationReplay(),
+        thresholds,
+        LastCheckpoint(thresholds),
+        InputCheck(),  # after an error it closes the textures, of which thresholds are made
+        TestClasses(),
+        PredictionTable(),
+    ]
+
+
+def finish_checkpoint(module: LightningModule, checkpoint: dict[str, Any]) -> None:
+    """Refuse weights that are not finite, and put the thresholds that belong to the others beside them.
+
+    Args:
+        module: Model that is saved.
+        checkpoint: What is to be saved, with averaged weights where a callback has put them.
+
+    Raises:
+        FloatingPointError: If a weight is not finite.
+    """
+    check_finite(checkpoint["state_dict"])
+    trainer: Any = module._trainer  # noqa: SLF001 - None where a model is saved by itself
+    for callback in [] if trainer is None else trainer.callbacks:
+        if isinstance(callback, SyntheticThreshold):
+            callback.settle(trainer, module, checkpoint["state_dict"])
+        elif isinstance(callback, LastCheckpoint):
+            callback.note(checkpoint["state_dict"])
