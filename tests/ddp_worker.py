@@ -23,7 +23,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from tests.conftest import make_datamodule, make_model, make_shallow
 
 STEPS = 6
-TIMED_STEPS = 10
+TIMED_STEPS = 8
 
 
 class Diary(Callback):
@@ -55,7 +55,7 @@ class Diary(Callback):
 
 
 class Clock(Timer):
-    """A clock by which each step takes 0.4 seconds; that of the second process is half a second ahead."""
+    """A clock by which each step takes half a second; that of the second process is half a second ahead."""
 
     def __init__(self) -> None:
         super().__init__({"seconds": 4})
@@ -79,7 +79,7 @@ class Timed(Callback):
     def on_train_batch_end(self, trainer, pl_module, outputs, *args) -> None:
         self.rates.append(trainer.optimizers[0].param_groups[0]["lr"])
         self.sides.append(outputs["image"].shape[-1])
-        self.clock.now += 0.4
+        self.clock.now += 0.5
 
 
 def work_by_time(data: Path, out: Path, **arguments) -> dict:

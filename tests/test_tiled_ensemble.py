@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from anomalib.pipelines.tiled_ensemble.components.model_training import TrainModelJobGenerator
 from anomalib.pipelines.tiled_ensemble.components.utils import NormalizationStage
+from omegaconf import OmegaConf
 
 pytestmark = pytest.mark.usefixtures("shallow_unet")
 
@@ -24,8 +25,10 @@ def test_a_model_is_trained_for_each_tile(folder: Path, tmp_path: Path) -> None:
         data_args={"class_path": "anomalib.data.Folder", "init_args": data},
         normalization_stage=NormalizationStage.IMAGE,
     )
+    # anomalib puts the pre-processor itself among them
+    configuration = {"class_path": "anomalib_diffusionad.DiffusionAD", "init_args": model}
     arguments = {
-        "model": {"class_path": "anomalib_diffusionad.DiffusionAD", "init_args": model},
+        "model": OmegaConf.create(configuration, flags={"allow_objects": True}),
         "trainer": {"max_epochs": 1, "enable_progress_bar": False, "enable_model_summary": False},
     }
     tiles = []

@@ -50,6 +50,11 @@ def test_an_engine_that_is_used_again_validates(folder: Path, tmp_path: Path, *,
     assert count.batches > 0
 
 
+def test_validating_without_a_validation_set_says_so(datamodule: Folder, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"no validation set.*val_split_mode"):
+        Engine(default_root_dir=tmp_path, **QUIET).validate(make_model(), datamodule=datamodule)
+
+
 @pytest.mark.parametrize("precision", ["bf16-true", "64-true", "16-true"])
 @pytest.mark.parametrize("what", ["fit", "test"])
 def test_precisions_that_do_not_work_are_refused_by_name(

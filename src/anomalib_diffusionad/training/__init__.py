@@ -43,13 +43,14 @@ def callbacks_for(randomness: StepRandomness) -> list[Callback]:
     """
     thresholds = SyntheticThreshold()
     return [
+        # when a run is stopped these come before what tidies up: thresholds need data and textures
+        thresholds,
+        LastCheckpoint(thresholds),
         TrainerSetup(),
         randomness,
         FiniteLoss(),
         SegmentationReplay(),
-        thresholds,
-        LastCheckpoint(thresholds),
-        InputCheck(),  # after an error it closes the textures, of which thresholds are made
+        InputCheck(),
         TestClasses(),
         PredictionTable(),
     ]

@@ -57,19 +57,27 @@ class LastCheckpoint(Callback):
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write what is not in a checkpoint yet."""
-        callback = _checkpoints(trainer)
-        if callback is None or trainer.fast_dev_run:  # type: ignore[attr-defined]
+        callbacks = _checkpoints(trainer)
+        if not callbacks or trainer.fast_dev_run:  # type: ignore[attr-defined]
             return
-        missing = not torch.equal(self._written, fingerprint(pl_module.state_dict()))
-        if trainer.strategy.broadcast(missing):
-            if callback.monitor is None and callback.save_top_k:
-                # its file holds the latest weights
-                callback._save_topk_checkpoint(trainer, callback._monitor_candidates(trainer))  # noqa: SLF001
-            else:
-                path = _free(callback, callback.CHECKPOINT_NAME_LAST)
-                callback.last_model_path = trainer.strategy.broadcast(str(path))
-                callback._save_checkpoint(trainer, callback.last_model_path)  # noqa: SLF001
-        rank_zero_info(f"The last weights are in {callback._last_checkpoint_saved}")  # noqa: SLF001
+        if self._missing(trainer, pl_module):
+            for callback in callbacks:
+                metrics = callback._monitor_candidates(trainer)  # noqa: SLF001
+                if callback.monitor is None:  # its file holds the latest weights
+                    callback._save_topk_checkpoint(trainer, metrics)  # noqa: SLF001
+                callback._save_last_checkpoint(trainer, metrics)  # noqa: SLF001
+        if self._missing(trainer, pl_module):
+            first = callbacks[0]
+            first.last_model_path = trainer.strategy.broadcast(str(_free(first, first.CHECKPOINT_NAME_LAST)))
+            first._save_checkpoint(trainer, first.last_model_path)  # noqa: SLF001
+        for callback in callbacks:
+            if callback._last_global_step_saved == trainer.global_step:  # noqa: SLF001
+                rank_zero_info(f"The last weights are in {callback._last_checkpoint_saved}")  # noqa: SLF001
+                return
+
+    def _missing(self, trainer: Trainer, module: LightningModule) -> bool:
+        """Whether the model's weights and thresholds are in no checkpoint; all processes have to ask."""
+        return trainer.strategy.broadcast(not torch.equal(self._written, fingerprint(module.state_dict())))
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Say so if no step was made: a run that is resumed has had its time, or its steps."""
@@ -92,12 +100,12 @@ class LastCheckpoint(Callback):
 
         The first process does it alone, since the others may be anywhere.
         """
-        callback = _checkpoints(trainer)
+        callbacks = _checkpoints(trainer)
         alone = isinstance(trainer.strategy, (SingleDeviceStrategy, DDPStrategy)) and trainer.is_global_zero
         stopped = isinstance(exception, (KeyboardInterrupt, SIGTERMException))
-        if callback is None or not (self._started and trainer.global_step and alone and stopped):
+        if not (callbacks and self._started and trainer.global_step and alone and stopped):
             return
-        path = _free(callback, "interrupted")
+        path = _free(callbacks[0], "interrupted")
         _write(trainer, path)
         rank_zero_info(f"The last weights are in {path}. Their thresholds follow; another Ctrl-C leaves them out.")
         self._thresholds.run_is_over = True
@@ -107,10 +115,10 @@ class LastCheckpoint(Callback):
         del pl_module
 
 
-def _checkpoints(trainer: Trainer) -> ModelCheckpoint | None:
-    """What writes the checkpoints of a run; where several do, one that keeps the latest if there is one."""
+def _checkpoints(trainer: Trainer) -> list[ModelCheckpoint]:
+    """What writes the checkpoints of a run, those that keep the latest first."""
     callbacks = [callback for callback in trainer.checkpoint_callbacks if isinstance(callback, ModelCheckpoint)]
-    return min(callbacks, key=lambda callback: callback.monitor is not None, default=None)
+    return sorted(callbacks, key=lambda callback: callback.monitor is not None)
 
 
 def _free(callback: ModelCheckpoint, name: str) -> Path:

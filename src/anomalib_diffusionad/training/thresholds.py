@@ -21,6 +21,7 @@ from torchmetrics import Metric
 
 from anomalib_diffusionad.data.images import evenly
 
+from .checkpoint import check_finite
 from .labels import Classes
 from .weights import NETWORK, evaluating, fingerprint, holding
 
@@ -87,9 +88,15 @@ class SyntheticThreshold(Callback):
             pl_module.post_processor.load_state_dict(self._before)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Set the thresholds of the model itself, whose weights a callback may just have averaged."""
+        """Set the thresholds of the model itself, whose weights a callback may just have averaged.
+
+        Raises:
+            FloatingPointError: If a weight is not finite.
+        """
+        weights = pl_module.state_dict()
+        check_finite(weights)
         self.run_is_over = True
-        self.settle(trainer, pl_module, pl_module.state_dict())
+        self.settle(trainer, pl_module, weights)
 
     def settle(self, trainer: Trainer, module: Any, weights: dict[str, Tensor]) -> None:  # noqa: ANN401 - DiffusionAD
         """Set the thresholds of weights that are about to be saved, in the model and beside the weights.
@@ -198,8 +205,9 @@ def _validation_batches(trainer: Trainer, module: Any) -> Iterator[Any]:  # noqa
         return
     if not trainer.interrupted:
         trainer.fit_loop.epoch_loop.val_loop.setup_data()  # it may not have been its turn yet
-    loaders = trainer.val_dataloaders
-    for loader, limit in zip(tree_leaves(loaders), trainer.num_val_batches if loaders is not None else [], strict=True):
+    if trainer.val_dataloaders is None:
+        return
+    for loader, limit in zip(tree_leaves(trainer.val_dataloaders), trainer.num_val_batches, strict=True):
         for number, batch in enumerate(islice(loader, None if limit == float("inf") else int(limit))):
             moved = trainer.strategy.batch_to_device(batch, dataloader_idx=0)
             if module.pre_processor is not None:

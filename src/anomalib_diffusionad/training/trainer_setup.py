@@ -39,7 +39,7 @@ class TrainerSetup(Callback):
         """Prepare the trainer; Lightning calls this before the module's own ``setup``.
 
         Raises:
-            ValueError: If the precision is none that the model works in.
+            ValueError: If the precision is none that the model works in, or there is no validation set to validate.
         """
         require(
             trainer.precision in PRECISIONS,
@@ -51,7 +51,12 @@ class TrainerSetup(Callback):
         strategy = trainer.strategy
         if type(strategy.checkpoint_io) in {AnomalibCheckpointIO, TorchCheckpointIO}:  # not one of the user's
             strategy.checkpoint_io = AtomicCheckpointIO(pl_module.checkpoint_safe_globals())
-        if stage == "fit" and not _can_validate(getattr(trainer, "datamodule", None)):
+        can_validate = _can_validate(getattr(trainer, "datamodule", None))
+        require(
+            stage != "validate" or can_validate,
+            "There is no validation set: choose another val_split_mode than none, or use test.",
+        )
+        if stage == "fit" and not can_validate:
             self._limit_val_batches = trainer.limit_val_batches
             trainer.limit_val_batches = 0
         if trainer.precision.startswith("bf16") and not computes_bfloat16(strategy.root_device):
