@@ -167,7 +167,7 @@ def test_the_first_bad_step_is_remembered(datamodule: Folder, tmp_path: Path, mo
     monkeypatch.setattr(FiniteLoss, "check", lambda self, _trainer: seen.append(int(self._bad_step)))
     callbacks = [AtStep(1, spoil), ModelCheckpoint(dirpath=tmp_path, every_n_epochs=9)]
     engine = Engine(max_steps=2, default_root_dir=tmp_path, callbacks=callbacks, **QUIET)
-    with pytest.raises(FloatingPointError, match="weights .* no longer finite"):  # when the run ends
+    with pytest.raises(FloatingPointError, match=r"weights .* no longer finite"):  # when the run ends
         engine.fit(model, datamodule=datamodule)
     assert seen[:1] == [-1]
     assert set(seen[1:]) == {1}

@@ -15,7 +15,7 @@ pytestmark = pytest.mark.usefixtures("shallow_unet")
 
 def test_a_model_is_trained_for_each_tile(folder: Path, tmp_path: Path) -> None:
     data = {"name": "stripes", "root": str(folder), "normal_dir": "good", "abnormal_dir": "bad", "num_workers": 0}
-    data |= {"normal_test_dir": "test_good", "train_batch_size": 8, "val_split_mode": "none"}
+    data |= {"normal_test_dir": "test_good", "mask_dir": "masks", "train_batch_size": 8, "val_split_mode": "none"}
     model = {"preset": "tiny", "image_size": 64, "segmentation_channels": 4}
     generator = TrainModelJobGenerator(
         seed=0,

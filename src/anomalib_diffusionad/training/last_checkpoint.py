@@ -85,14 +85,12 @@ class LastCheckpoint(Callback):
         if self._started or not trainer.is_global_zero:
             return
         timers = [callback for callback in trainer.callbacks if isinstance(callback, Timer)]  # type: ignore[attr-defined]
-        used = [timer.time_elapsed() for timer in timers if (timer.time_remaining() or 1) <= 0]
-        limits = f"max_epochs={trainer.max_epochs}, max_steps={trainer.max_steps}"
-        why = (
-            f"the run that is resumed had used up max_time: {used[0]:.0f} s count. Give a longer max_time, of which "
-            f"the time of the run before is a part"
-            if used
-            else f"there is nothing to do with {limits}, or no batch to train on. Set a limit beyond what was done"
-        )
+        left = [timer.time_remaining() for timer in timers]
+        if any(seconds is not None and seconds <= 0 for seconds in left):
+            why = "the run that is resumed had used up max_time. Give a longer one; the time of that run counts"
+        else:
+            limits = f"max_epochs={trainer.max_epochs} and max_steps={trainer.max_steps}"
+            why = f"{limits} leave nothing to do, or there is no batch to train on. Set a limit beyond what was done"
         logger.warning("No training step was made: %s.", why)
 
     def on_exception(self, trainer: Trainer, pl_module: Any, exception: BaseException) -> None:  # noqa: ANN401
@@ -102,7 +100,7 @@ class LastCheckpoint(Callback):
         """
         callbacks = _checkpoints(trainer)
         alone = isinstance(trainer.strategy, (SingleDeviceStrategy, DDPStrategy)) and trainer.is_global_zero
-        stopped = isinstance(exception, (KeyboardInterrupt, SIGTERMException))
+        stopped = isinstance(exception, (KeyboardInterrupt, SIGTERMException)) and not trainer.fast_dev_run  # type: ignore[attr-defined]
         if not (callbacks and self._started and trainer.global_step and alone and stopped):
             return
         path = _free(callbacks[0], "interrupted")

@@ -91,7 +91,7 @@ def _share_folder(trainer: Trainer) -> None:
     own = Path(trainer.default_root_dir)
     first = Path(trainer.strategy.broadcast(str(own))) if trainer.world_size > 1 else own
     if own != first:
-        trainer._default_root_dir = str(first)  # noqa: SLF001
+        trainer._default_root_dir = str(first)  # type: ignore[attr-defined]  # noqa: SLF001
         with suppress(OSError):  # not empty
             own.rmdir()
     latest = first.parent / "latest"

@@ -20,11 +20,11 @@ def fingerprint(weights: Mapping[str, Tensor], prefix: str = "") -> Tensor:
         prefix: Of the names that count.
 
     Returns:
-        The sum of each tensor of floating point numbers, float32 ``(N,)`` on the CPU. Waits for the device.
+        The sum of each tensor of floating point numbers, float32 ``(N,)`` on the CPU; a host-device sync.
     """
     values = [value for name, value in weights.items() if name.startswith(prefix) and value.is_floating_point()]
-    sums = [value.detach().float().sum().cpu() for value in values]
-    return torch.stack(sums).nan_to_num() if sums else torch.zeros(0)
+    sums = [value.detach().float().sum().to(values[0].device) for value in values]
+    return torch.stack(sums).nan_to_num().cpu() if sums else torch.zeros(0)
 
 
 @contextmanager
