@@ -24,11 +24,11 @@ from tqdm import tqdm
 
 from anomalib_diffusionad import DiffusionAD, DiffusionADModel
 from anomalib_diffusionad.comparison.scores import Scores, measure
+from anomalib_diffusionad.data.images import evenly
 from anomalib_diffusionad.hardware import describe_machine
 from anomalib_diffusionad.synthesis import make_foreground
 from anomalib_diffusionad.synthesis.textures import find_images
 from anomalib_diffusionad.torch_model import image_score, smooth
-from anomalib_diffusionad.visualization.sheet import evenly
 
 Array = np.ndarray
 Drawn = tuple[Array, Array]

@@ -10,17 +10,44 @@ import numpy as np
 import pytest
 import torch
 from anomalib.data import Folder
+from jsonargparse import ArgumentParser
+from lightning.pytorch.callbacks import Callback
 from PIL import Image
 
 from anomalib_diffusionad import DiffusionAD, unet
 
 SIZE = 64
-SHARED = Path(__file__).parents[2] / "shared"
+ROOT = Path(__file__).parents[1]
+SHARED = ROOT.parent / "shared"
+METRICS = {"image_AUROC", "image_F1Score", "pixel_AUROC", "pixel_AUPRO", "pixel_AUPR", "pixel_F1Score"}
+# arguments of DiffusionAD that are objects
+COMPONENTS = {"pre_processor", "post_processor", "evaluator", "visualizer"}
+QUIET = {"enable_progress_bar": False, "enable_model_summary": False, "accelerator": "cpu"}
 
 # threads of processes side by side would wait for each other, also those of commands that tests start
 THREADS = 1 if "PYTEST_XDIST_WORKER" in os.environ else 2
 os.environ["OMP_NUM_THREADS"] = str(THREADS)
 torch.set_num_threads(THREADS)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """An export takes up to a minute: what needs one is slow."""
+    for item in items:
+        if "exported_files" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.slow)
+
+
+class LossRecorder(Callback):
+    """Keeps every training loss."""
+
+    def __init__(self) -> None:
+        self.losses: list[float] = []
+        self.terms: list[dict[str, float]] = []
+
+    def on_train_batch_end(self, trainer, pl_module, outputs, *args) -> None:
+        del pl_module, args
+        self.losses.append(outputs["loss"].item())
+        self.terms.append({name: float(value) for name, value in trainer.callback_metrics.items()})
 
 
 def draw_image(
@@ -78,6 +105,19 @@ def make_datamodule(folder: Path, **arguments) -> Folder:
         mask_dir="masks",
         **(defaults | arguments),
     )
+
+
+@pytest.fixture(scope="session")
+def parsers() -> dict[str, ArgumentParser]:
+    """The parser of each subcommand, as the command line builds them."""
+    from anomalib_diffusionad.commands.cli import DiffusionADCLI  # noqa: PLC0415 - slow to import
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("COLUMNS", "100")
+        # parsing stands for everything that follows it
+        patch.setattr(DiffusionADCLI, "instantiate_classes", lambda _self: None)
+        cli = DiffusionADCLI(["fit", "--model", "DiffusionAD", "--data", "MVTecAD"], run=False)
+    return cli.subcommand_parsers
 
 
 def make_smoothing_model() -> DiffusionAD:

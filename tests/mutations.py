@@ -69,8 +69,8 @@ MUTATIONS = (
     ("unet.py", "within + (mean - group_mean)", "within - (mean - group_mean)", "test_unet_normalization.py"),
     ("unet.py", "(shift - group_mean) * scale", "(shift + group_mean) * scale", "test_unet_normalization.py"),
     ("unet.py", ".clamp(min=0)", ".clamp(min=1)", "test_unet_normalization.py"),
-    ("export.py", "names=float_layers(graph), types=ARITHMETIC", "names=ends(graph)", "test_quantization.py"),
-    ("export.py", "        measure.reset()\n", "", "test_quantization.py"),
+    ("export.py", "names=float_layers(graph), types=ARITHMETIC", "names=ends(graph)", "test_export.py"),
+    ("export.py", "        measure.reset()\n", "", "test_export.py"),
     ("hardware.py", "return any(", "return not any(", "test_hardware.py"),
     ("training/progress.py", "elapsed / (elapsed + remaining)", "elapsed / remaining", "training/test_progress.py"),
     (
@@ -105,7 +105,12 @@ MUTATIONS = (
     ("torch_model.py", "values.mean(dim=1)", "values.amax(dim=1)", "test_torch_model.py"),
     ("torch_model.py", "torch.full((1,), step, device=noisy.device)", "torch.tensor([step])", "test_on_a_gpu.py"),
     ("lightning_model.py", "logits, mask, 1 - label)", "logits, mask, label)", "test_lightning_model.py"),
-    ("lightning_model.py", '"loss", shown', '"loss", losses.total.detach()', "test_on_a_gpu.py"),
+    (
+        "lightning_model.py",
+        '"loss", self._shown_loss(losses.total.detach())',
+        '"loss", losses.total.detach()',
+        "test_on_a_gpu.py",
+    ),
     ("training/finite_loss.py", "copy_(loss, non_blocking=True)", "copy_(loss)", "test_on_a_gpu.py"),
     ("training/finite_loss.py", "pin_memory=True", "pin_memory=False", "test_on_a_gpu.py"),
     (

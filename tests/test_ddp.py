@@ -16,6 +16,7 @@ from . import ddp_worker
 from .conftest import write_folder
 
 PROCESSES = 2
+pytestmark = pytest.mark.slow
 
 
 def run_distributed(data: Path, out: Path, batch_size: int) -> list[dict]:

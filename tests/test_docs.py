@@ -17,16 +17,15 @@ import torch
 from anomalib.engine import Engine
 from jsonargparse import ArgumentParser
 
-from anomalib_diffusionad import lightning_model
-from anomalib_diffusionad.commands.cli import COMMANDS, DiffusionADCLI
+from anomalib_diffusionad import lightning_model, recipes
+from anomalib_diffusionad.commands.cli import COMMANDS
 from anomalib_diffusionad.commands.convert import import_official
 from anomalib_diffusionad.official import to_official
 from anomalib_diffusionad.training import thresholds
 
 from .comparison.conftest import write_mvtec
-from .conftest import SIZE, draw_image, make_model
+from .conftest import ROOT, SIZE, draw_image, make_model
 
-ROOT = Path(__file__).parents[1]
 PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").glob("*.md"))]
 BLOCK = re.compile(r"^ *```(\w+)\n(.*?)^ *```", re.MULTILINE | re.DOTALL)
 LINK = re.compile(r"\[[^]]*\]\(([^)\s]+)\)")
@@ -63,9 +62,7 @@ def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     model = make_model(segmentation_channels=16)
     torch.save(to_official(model.model, {"less_t_range": 300}), "params-best.pt")
     import_official("params-best.pt", "model.ckpt")
-    monkeypatch.setattr(
-        lightning_model, "PRESETS", dict.fromkeys(lightning_model.PRESETS, lightning_model.PRESETS["tiny"])
-    )
+    monkeypatch.setattr(recipes, "PRESETS", dict.fromkeys(recipes.PRESETS, recipes.PRESETS["tiny"]))
     monkeypatch.setattr(thresholds, "IMAGES", 2)
     constructor = lightning_model.DiffusionAD.__init__
     monkeypatch.setattr(constructor, "__defaults__", (SIZE, *constructor.__defaults__[1:]))
@@ -87,6 +84,7 @@ def run_snippets(page: Path) -> None:
         exec(compile(code, page.name, "exec"), names)  # noqa: S102 - our own pages
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("workplace")
 @pytest.mark.parametrize("page", [page for page in PYTHON_PAGES if page != EXPORT_PAGE], ids=lambda page: page.name)
 def test_python_snippets_run_in_their_order(page: Path) -> None:
@@ -108,16 +106,6 @@ def test_snippets_of_the_export_page_run(
     monkeypatch.setattr(model, "to_onnx", lambda _, root, **__: put(onnx_file, "onnx", root))
     monkeypatch.setattr(model, "to_openvino", lambda _, root: put(openvino_file, "openvino", root))
     run_snippets(EXPORT_PAGE)
-
-
-@pytest.fixture(scope="module")
-def parsers() -> dict[str, ArgumentParser]:
-    """The parser of each subcommand."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(DiffusionADCLI, "instantiate_classes", lambda _self: None)
-        patch.setattr(DiffusionADCLI, "_run_subcommand", lambda _self: None)
-        cli = DiffusionADCLI(["fit", "--model", "DiffusionAD", "--data", "MVTecAD"], run=False)
-    return cli.subcommand_parsers
 
 
 @pytest.mark.parametrize("words", [words for _, words in ALL_COMMANDS], ids=[" ".join(w)[:60] for _, w in ALL_COMMANDS])
@@ -169,6 +157,7 @@ def slug(heading: str) -> str:
     return re.sub(r"[^\w\- ]", "", heading.lstrip("#").strip().lower()).replace(" ", "-")
 
 
+@pytest.mark.slow
 def test_the_site_builds_without_a_warning(tmp_path: Path) -> None:
     pytest.importorskip("mkdocs", reason="pip install .[docs]")
     pytest.importorskip("mkdocstrings", reason="pip install .[docs]")

@@ -25,9 +25,9 @@ from anomalib_diffusionad.comparison.config import load_comparison
 from anomalib_diffusionad.data import demo
 from anomalib_diffusionad.training import thresholds
 
-from .conftest import make_smoothing_model
+from .conftest import ROOT, make_smoothing_model
 
-EXAMPLES = Path(__file__).parents[1] / "examples"
+EXAMPLES = ROOT / "examples"
 
 
 def load(name: str) -> ModuleType:
@@ -54,6 +54,7 @@ def run(name: str, monkeypatch: pytest.MonkeyPatch, *arguments: str) -> ModuleTy
     return module
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["train_and_predict", "own_folder"])
 def test_training_examples(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]

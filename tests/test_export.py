@@ -1,17 +1,24 @@
 # Copyright (C) 2026 The anomalib-diffusionad authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Exported models give the scores of the model they come from."""
+"""Exported models give the scores of the model they come from; quantised graphs keep what needs more than 8 bits."""
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
 import torch
+from anomalib.data import ImageBatch
+from anomalib.metrics import F1Score
 
-from anomalib_diffusionad import DiffusionAD
+from anomalib_diffusionad import DiffusionAD, export
+from anomalib_diffusionad.export import compress, ends, float_layers, quantize, quantize_with_accuracy_control
 
-from .conftest import make_model, make_smoothing_model
+from .conftest import SIZE, make_datamodule, make_model, make_smoothing_model, write_folder
+
+if TYPE_CHECKING:
+    from openvino import Model
 
 BATCHES = (1, 3, 8)
 
@@ -59,6 +66,7 @@ def test_openvino_takes_any_batch_and_agrees(exported: DiffusionAD, openvino_fil
         np.testing.assert_allclose(result["anomaly_map"], anomaly_map, rtol=0, atol=1e-3)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("shallow_unet")
 def test_without_an_input_size_the_graph_resizes_images(tmp_path: Path) -> None:
     openvino = pytest.importorskip("openvino")
@@ -99,3 +107,163 @@ def test_torch_export_loads_and_agrees(exported: DiffusionAD, tmp_path: Path) ->
 def test_iterative_denoising_is_not_unrolled_into_a_graph(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="norm_guided"):
         make_model(denoising="iterative").to_onnx(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def batch() -> np.ndarray:
+    return torch.rand(2, 3, SIZE, SIZE, generator=torch.Generator().manual_seed(0)).numpy()
+
+
+def anomaly_map(graph: "Model", batch: np.ndarray) -> np.ndarray:
+    compiled = pytest.importorskip("openvino").Core().compile_model(graph, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    return compiled(batch)["anomaly_map"]
+
+
+def read(path: Path) -> "Model":
+    pytest.importorskip("nncf")
+    return pytest.importorskip("openvino").Core().read_model(path)
+
+
+def weight_types(graph: "Model") -> dict[str, str]:
+    """Type in which the weights of each convolution are stored."""
+    types = {}
+    for node in graph.get_ordered_ops():
+        if node.get_type_name() == "Convolution":
+            weights = node.input_value(1).get_node()
+            while weights.get_type_name() != "Constant":
+                weights = weights.input_value(0).get_node()
+            types[node.get_friendly_name()] = weights.get_element_type().get_type_name()
+    return types
+
+
+def test_the_u_net_is_quantised_and_the_rest_is_not(openvino_file: Path, batch: np.ndarray, tmp_path: Path) -> None:
+    write_folder(tmp_path)
+    graph = read(openvino_file)
+    expected = anomaly_map(graph, batch)
+    kept = float_layers(graph)
+    quantized = quantize(graph, make_datamodule(tmp_path, val_split_mode="same_as_test"))
+    convolutions = [node for node in quantized.get_ordered_ops() if "Convolution" in node.get_type_name()]
+    rounded = [node for node in convolutions if node.input_value(0).get_node().get_type_name() == "FakeQuantize"]
+    names = {node.get_friendly_name() for node in rounded}
+    assert not names & set(kept)
+    plain = {node.get_friendly_name() for node in convolutions if node.get_type_name() == "Convolution"}
+    assert plain - set(kept) <= names
+    assert len(names) > 50
+    assert all(kind == "i8" for name, kind in weight_types(quantized).items() if name in names)
+    result = anomaly_map(quantized, batch)
+    assert 0 < np.abs(result - expected).max() < 0.3 * expected.std()
+    assert np.corrcoef(result.ravel(), expected.ravel())[0, 1] > 0.999
+
+
+TEST_IMAGES = 7
+
+
+class Scripted(F1Score):
+    """F1, but of the values listed, in turn, where it is measured on all test images."""
+
+    def __init__(self, values: list[float]) -> None:
+        super().__init__(fields=["pred_label", "gt_label"])
+        self.values, self.images = values, 0
+
+    def reset(self) -> None:
+        super().reset()
+        self.images = 0
+
+    def update(self, batch: ImageBatch, *args, **kwargs) -> None:
+        super().update(batch, *args, **kwargs)
+        self.images += len(batch)
+
+    def compute(self) -> torch.Tensor:
+        super().compute()
+        if self.images < TEST_IMAGES:
+            return torch.tensor(0.5)  # NNCF measures single batches too
+        return torch.tensor(self.values.pop(0))
+
+
+def test_accuracy_control_measures_and_quantises_what_plain_quantisation_does(
+    openvino_file: Path, batch: np.ndarray, tmp_path: Path
+) -> None:
+    write_folder(tmp_path, defects=4)
+    (tmp_path / "test_good" / "0.png").unlink()
+    datamodule = make_datamodule(tmp_path, val_split_mode="from_train", eval_batch_size=3)
+    datamodule.setup()
+    assert len(datamodule.test_data) == TEST_IMAGES, "so that a single one is left over in the last batch"
+    graph = read(openvino_file)
+    expected = anomaly_map(graph, batch)
+    metric = Scripted([0.9, 0.8])
+    quantized = quantize_with_accuracy_control(graph, datamodule, metric, max_drop=0.2)
+    assert not metric.values, "the graph as it was, and quantised"
+    rounded = [node for node in quantized.get_ordered_ops() if node.get_type_name() == "FakeQuantize"]
+    assert len(rounded) > 50
+    assert np.corrcoef(anomaly_map(quantized, batch).ravel(), expected.ravel())[0, 1] > 0.999
+
+
+def test_compressed_weights_leave_the_ends_alone(openvino_file: Path, batch: np.ndarray) -> None:
+    graph = read(openvino_file)
+    expected = anomaly_map(graph, batch)
+    kept = ends(graph)
+    assert len(kept) == 4 + 2, "both ends of both networks, and the smoothing of rows and columns"
+    compressed = compress(graph)
+    types = weight_types(compressed)
+    assert {name for name, kind in types.items() if kind == "f32"} == set(kept)
+    assert np.abs(anomaly_map(compressed, batch) - expected).max() < 0.3 * expected.std()
+
+
+def test_anomalibs_export_quantises_by_our_means(exported_files: tuple[Path, Path], tmp_path: Path) -> None:
+    """Anomalib's own would quantise the segmentation network too, and cost points of pixel AP without a word."""
+    model = make_smoothing_model()
+    model.to_onnx = lambda *_, **__: exported_files[0]
+    datamodule = make_datamodule(write_folder(tmp_path / "data"), val_split_mode="from_train")
+    graph = read(model.to_openvino(tmp_path, "model", (SIZE, SIZE), "int8_ptq", datamodule))
+    layers = {
+        node.get_friendly_name(): node for node in graph.get_ordered_ops() if node.get_type_name() == "Convolution"
+    }
+    rounded = {
+        name for name, node in layers.items() if node.input_value(0).get_node().get_type_name() == "FakeQuantize"
+    }
+    kept = set(float_layers(graph))
+    assert set(layers) - rounded == kept
+    assert len(rounded) > 50
+    assert len(kept) > 10
+
+
+@pytest.mark.parametrize(
+    ("compression", "name"),
+    [("int8", "compress"), ("int8_ptq", "quantize"), ("int8_acq", "quantize_with_accuracy_control")],
+)
+def test_anomalibs_export_compresses_by_our_means(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, compression: str, name: str
+) -> None:
+    """With nothing converted: anomalib's steps from the graph to the file go through ours."""
+    openvino = pytest.importorskip("openvino")
+    model, graph, called, saved = make_model(), object(), [], []
+    monkeypatch.setattr(model, "to_onnx", lambda *_, **__: tmp_path / "model.onnx")
+    monkeypatch.setattr(openvino, "convert_model", lambda *_, **__: graph)
+    monkeypatch.setattr(openvino, "save_model", lambda given, *_, **__: saved.append(given))
+    for ours in ("compress", "quantize", "quantize_with_accuracy_control"):
+        monkeypatch.setattr(export, ours, lambda *given, ours=ours: called.append((ours, given[0])) or ours)
+    datamodule = make_datamodule(write_folder(tmp_path / "data"), val_split_mode="from_train")
+    model.to_openvino(tmp_path, "model", (SIZE, SIZE), compression, datamodule)
+    assert called == [(name, graph)]
+    assert saved == [name]
+
+
+def test_a_drop_out_of_range_is_told_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = make_model().eval()
+    monkeypatch.setattr(model, "to_onnx", lambda *_, **__: pytest.fail("work was begun"))
+    with pytest.raises(ValueError, match=r"max_drop must lie between 0 and 1, got 1\.5"):
+        model.to_openvino(tmp_path, input_size=(SIZE, SIZE), compression_type="int8_acq", max_drop=1.5)
+
+
+@pytest.mark.parametrize("compression", ["int8_ptq", "int8_acq"])
+@pytest.mark.parametrize(("mode", "mend"), [(None, "--data"), ("none", "from_train")])
+def test_without_images_it_says_what_is_missing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, compression: str, mode: str | None, mend: str
+) -> None:
+    model = make_model().eval()
+    monkeypatch.setattr(model, "to_onnx", lambda *_, **__: pytest.fail("work was begun"))
+    datamodule = make_datamodule(write_folder(tmp_path), val_split_mode=mode) if mode else None
+    with pytest.raises(ValueError, match=mend):
+        model.to_openvino(tmp_path, input_size=(SIZE, SIZE), compression_type=compression, datamodule=datamodule)
+    with pytest.raises(ValueError, match=mend):
+        model.to_openvino(tmp_path, "model", (SIZE, SIZE), compression, datamodule)

@@ -23,8 +23,7 @@ from anomalib_diffusionad import DiffusionAD
 from anomalib_diffusionad.training.checkpoint import AtomicCheckpointIO
 from anomalib_diffusionad.training.finite_loss import FiniteLoss
 
-from .conftest import make_model
-from .test_lightning_model import QUIET, LossRecorder
+from .conftest import QUIET, LossRecorder, make_model
 
 pytestmark = pytest.mark.usefixtures("shallow_unet")
 
@@ -191,6 +190,7 @@ def test_all_processes_stop_where_one_has_a_loss_that_is_not_finite() -> None:
             process.check(trainer)
 
 
+@pytest.mark.slow
 def test_deterministic_runs_have_equal_losses_and_scores(datamodule: Folder, tmp_path: Path) -> None:
     """With ``deterministic=True`` torch refuses operations that are not."""
 

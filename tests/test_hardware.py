@@ -109,6 +109,7 @@ def count_page_faults(what: str, **settings: str) -> int:
     return int(done.stdout)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux" or torch.accelerator.is_available(), reason="for CPUs under Linux")
 def test_freed_memory_is_kept_when_asked_for_and_not_by_making_a_model() -> None:
     usual = count_page_faults("nothing")

@@ -20,25 +20,9 @@ from torchvision.transforms.v2 import CenterCrop, Compose, Normalize, Resize
 from anomalib_diffusionad import DiffusionAD
 from anomalib_diffusionad.synthesis import foreground
 
-from .conftest import make_datamodule, make_model, write_folder
+from .conftest import METRICS, QUIET, LossRecorder, make_datamodule, make_model, write_folder
 
 pytestmark = pytest.mark.usefixtures("shallow_unet")
-
-METRICS = {"image_AUROC", "image_F1Score", "pixel_AUROC", "pixel_AUPRO", "pixel_AUPR", "pixel_F1Score"}
-QUIET = {"enable_progress_bar": False, "enable_model_summary": False, "accelerator": "cpu"}
-
-
-class LossRecorder(Callback):
-    """Keeps every training loss."""
-
-    def __init__(self) -> None:
-        self.losses: list[float] = []
-        self.terms: list[dict[str, float]] = []
-
-    def on_train_batch_end(self, trainer, pl_module, outputs, *args) -> None:
-        del pl_module, args
-        self.losses.append(outputs["loss"].item())
-        self.terms.append({name: float(value) for name, value in trainer.callback_metrics.items()})
 
 
 def test_get_model_finds_it_by_name_and_by_path() -> None:
@@ -91,6 +75,7 @@ def test_metrics_see_the_networks_own_probabilities(datamodule: Folder, tmp_path
         assert torch.equal(batch.pred_mask, batch.anomaly_map > 0.5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("split", ["none", "from_test"])
 def test_a_stopped_run_resumes_as_if_it_had_not_stopped(folder: Path, tmp_path: Path, split: str) -> None:
     def run(epochs: int, root: Path, ckpt_path: Path | None = None, seed: int = 7) -> tuple[list[float], Path]:
@@ -108,6 +93,7 @@ def test_a_stopped_run_resumes_as_if_it_had_not_stopped(folder: Path, tmp_path: 
     assert resumed == whole[2:]
 
 
+@pytest.mark.slow
 def test_two_runs_with_one_seed_are_equal_and_other_seeds_differ(datamodule: Folder, tmp_path: Path) -> None:
     def run(seed: int) -> list[float]:
         seed_everything(seed)

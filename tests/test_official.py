@@ -3,44 +3,34 @@
 
 """Checkpoints of the original code: the same numbers, both ways, and nothing run."""
 
-import json
 import os
 import pickle
-import sys
 import zipfile
 from collections import defaultdict
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 
 from anomalib_diffusionad import DiffusionAD
 from anomalib_diffusionad.official import OfficialCheckpoint, load_official, read_official, to_official
 
-from .conftest import SHARED, make_model
-
-PARITY = SHARED / "parity"
-needs_parity = pytest.mark.skipif(not PARITY.is_dir(), reason="the parity data is not here")
+from .conftest import make_model
+from .parity import official_checkpoint
 
 
 @pytest.fixture(scope="module")
 def official(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A checkpoint in the original's format, with the weights that the expected numbers belong to."""
-    sys.path.insert(0, str(PARITY))
-    from official_checkpoint import official_checkpoint  # noqa: PLC0415
-
-    layout = json.loads((PARITY / "layout-64.json").read_text())
     path = tmp_path_factory.mktemp("official") / "params-best.pt"
-    torch.save(official_checkpoint(layout, layout["seed"]), path)
+    torch.save(official_checkpoint.official_checkpoint(), path)
     return path
 
 
 @pytest.fixture(scope="module")
 def expected() -> dict[str, torch.Tensor]:
     """What the original code computes."""
-    with np.load(PARITY / "expected-64.npz") as arrays:
-        return {name: torch.from_numpy(np.asarray(arrays[name])) for name in arrays}
+    return official_checkpoint.expected()
 
 
 def close(actual: torch.Tensor, expected: torch.Tensor, tolerance: float) -> None:
@@ -48,7 +38,6 @@ def close(actual: torch.Tensor, expected: torch.Tensor, tolerance: float) -> Non
     torch.testing.assert_close(actual.double(), expected.double(), rtol=0, atol=tolerance)
 
 
-@needs_parity
 def test_inference_equals_the_original(official: Path, expected: dict[str, torch.Tensor]) -> None:
     model = DiffusionAD.from_official(official).model
     image = expected["x"]
@@ -65,7 +54,6 @@ def test_inference_equals_the_original(official: Path, expected: dict[str, torch
     close(anomaly_map.flatten(1).topk(model.top_k).values.mean(1), expected["pred_score"], 1e-5)
 
 
-@needs_parity
 def test_fixed_noise_inference_equals_the_original(official: Path, expected: dict[str, torch.Tensor]) -> None:
     """The path that ``forward`` takes, one image at a time because it gives each the same noise."""
     model = DiffusionAD.from_official(official).model
@@ -77,7 +65,6 @@ def test_fixed_noise_inference_equals_the_original(official: Path, expected: dic
         close(prediction.pred_score, expected["pred_score"][row : row + 1], 1e-5)
 
 
-@needs_parity
 def test_training_equals_the_original(official: Path, expected: dict[str, torch.Tensor]) -> None:
     model = DiffusionAD.from_official(official)
     noise = (expected["noise_small"], expected["noise_big"])
@@ -94,7 +81,6 @@ def test_training_equals_the_original(official: Path, expected: dict[str, torch.
         torch.testing.assert_close(norm.double(), expected[f"grad_norm_{name}"], rtol=1e-3, atol=0)
 
 
-@needs_parity
 def test_round_trip_is_bit_equal(official: Path, tmp_path: Path) -> None:
     original = torch.load(official, weights_only=False)
     model = DiffusionAD.from_official(official)
@@ -109,17 +95,16 @@ def test_round_trip_is_bit_equal(official: Path, tmp_path: Path) -> None:
             assert torch.equal(back[part][name], value), name
 
 
-@needs_parity
 def test_names_and_shapes_are_the_originals() -> None:
     """Every size: the layout of the original at 64 pixels is the one listed."""
-    layout = json.loads((PARITY / "layout-64.json").read_text())
+    layout = official_checkpoint.read_layout()
     ours = to_official(DiffusionAD(image_size=64, base_channels=32, segmentation_channels=64).model)
     for part, listed in (("unet_model_state_dict", layout["unet"]), ("seg_model_state_dict", layout["seg"])):
         assert {name: list(value.shape) for name, value in ours[part].items()} == dict(listed)
 
 
 def test_export_and_import_agree(tmp_path: Path) -> None:
-    """Without the parity data too: our own export comes back with the same settings and scores."""
+    """Our own export comes back with the same settings and scores."""
     model = make_model(t_small=150, t_big=350, guidance_scale=0.5).eval()
     torch.save(to_official(model.model, {"less_t_range": 300}), tmp_path / "model.pt")
     back = DiffusionAD.from_official(tmp_path / "model.pt")

@@ -144,6 +144,7 @@ def test_gradient_checkpointing_keeps_less_and_changes_nothing() -> None:
     assert kept[1] < kept[0] / 3
 
 
+@pytest.mark.slow
 def test_compiles_to_one_graph() -> None:
     unet = DenoisingUNet(64, 32).eval()
     torch.nn.init.normal_(unet.head.weight, std=0.05)  # for results near 1, which the tolerance is for

@@ -31,7 +31,7 @@ from .export import DiffusionADExport
 from .loss import DiffusionADLoss
 from .official import load_official, model_arguments, read_official
 from .post_processor import ProbabilityPostProcessor
-from .recipes import LearningRateSchedule, resolve
+from .recipes import LearningRateSchedule, Settings, explicit, resolve, resolve_saved
 from .synthesis import AnomalySynthesizer
 from .torch_model import Denoising, DiffusionADModel
 
@@ -94,9 +94,6 @@ class DiffusionAD(DiffusionADExport, AnomalibModule):
         ValueError: If an argument is out of range; the message names it and says what to do.
 
     Example:
-        >>> from anomalib.data import MVTecAD
-        >>> from anomalib.engine import Engine
-        >>> from anomalib_diffusionad import DiffusionAD
         >>> model = DiffusionAD(recipe="fast")
         >>> Engine(max_epochs=1).fit(model, datamodule=MVTecAD(category="bottle"))  # doctest: +SKIP
     """
@@ -135,21 +132,26 @@ class DiffusionAD(DiffusionADExport, AnomalibModule):
         evaluator: Evaluator | bool = True,
         visualizer: Visualizer | bool = True,
     ) -> None:
-        settings = resolve(recipe, locals())
+        given = explicit(locals())
+        settings = resolve(recipe, given)
         if pre_processor is True:
             pre_processor = self.configure_pre_processor((settings.image_size, settings.image_size))
         super().__init__(pre_processor, post_processor, evaluator, visualizer)
-        # a checkpoint carries what the recipe gave
-        self.hparams.update(settings._asdict())
-        self.settings = settings
-        self.model: DiffusionADModel = DiffusionADModel(**settings.network)
-        self.loss: DiffusionADLoss = DiffusionADLoss(settings.focal_weight)
-        self.synthesizer = AnomalySynthesizer(settings.self_augmentation)
+        self.given = given
+        self._use(settings)
         self.randomness = training.StepRandomness()
         self._shown_loss = training.ShownLoss()
         self._synthesis = ExitStack()
         self._progress: training.Progress | None = None
         training.check_pre_processor(self.pre_processor, self.input_size, settings.image_size)
+
+    def _use(self, settings: Settings) -> None:
+        """Make the networks that settings describe, and have checkpoints carry the settings."""
+        self.settings = settings
+        self.hparams.update(settings._asdict())
+        self.model: DiffusionADModel = DiffusionADModel(**settings.network)
+        self.loss: DiffusionADLoss = DiffusionADLoss(settings.focal_weight)
+        self.synthesizer = AnomalySynthesizer(settings.self_augmentation)
 
     @classmethod
     def from_official(cls, path: str | Path, *, trust: bool = False) -> "DiffusionAD":
@@ -172,17 +174,22 @@ class DiffusionAD(DiffusionADExport, AnomalibModule):
         return model.eval()
 
     @classmethod
-    def load_from_checkpoint(  # type: ignore[override]
-        cls, checkpoint_path: str | Path, *args, **kwargs
-    ) -> "DiffusionAD":
-        """As anomalib's and Lightning's, with the same arguments.
+    def load_from_checkpoint(cls, checkpoint_path: Any, *args, **kwargs) -> "DiffusionAD":  # noqa: ANN401
+        """As anomalib's and Lightning's. The checkpoint carries all settings; those given besides come before them.
 
         Raises:
             FileNotFoundError: If there is no such file.
-            ValueError: If the file is not a complete checkpoint, or is of another model or of other arguments.
+            ValueError: If the file is not a complete checkpoint or of another model, or contradicts what is given.
         """
         training.check_complete(checkpoint_path)
-        return cast("DiffusionAD", super().load_from_checkpoint(checkpoint_path, *args, **kwargs))
+        given = explicit(kwargs)
+        others = {name: value for name, value in kwargs.items() if name not in given}
+        model = cast("DiffusionAD", super().load_from_checkpoint(checkpoint_path, *args, **others))
+        model.given, weights = given, model.model.state_dict()
+        if given:
+            model._use(resolve_saved(model.settings._asdict(), given))  # noqa: SLF001 - one of this class
+            model.model.to(model.device).load_state_dict(weights)
+        return model
 
     def prepare_data(self) -> None:
         """Download DTD if it is wanted, for training alone."""
@@ -190,14 +197,8 @@ class DiffusionAD(DiffusionADExport, AnomalibModule):
             self.synthesizer.prepare(self.settings.anomaly_source)
 
     def setup(self, stage: str) -> None:
-        """Open anomaly source and foreground before training; choose the memory layout that the device is fastest with.
-
-        Raises:
-            FileNotFoundError: If the anomaly source or the foreground masks are missing.
-            ValueError: If the foreground is unknown.
-        """
-        settings = self.settings
-        source, foreground = settings.anomaly_source, settings.foreground
+        """Open anomaly source and foreground before training; choose the memory layout that suits the device."""
+        settings, source, foreground = self.settings, self.settings.anomaly_source, self.settings.foreground
         if stage == "fit":
             inputs = training.synthesis_inputs(self.trainer)
             self._synthesis.enter_context(self.synthesizer.opened(source, foreground, settings.image_size, **inputs))
@@ -220,7 +221,7 @@ class DiffusionAD(DiffusionADExport, AnomalibModule):
             batch_idx: Number of the batch within the epoch.
 
         Returns:
-            Dictionary with the scalar ``loss`` and, for ``segmentation_replay``, what the segmentation network saw.
+            Dictionary with the scalar ``loss`` and what the segmentation network saw, for ``segmentation_replay``.
 
         Raises:
             ValueError: If the first batch of an epoch holds images that are not finite or not in [0, 1].
@@ -232,9 +233,9 @@ class DiffusionAD(DiffusionADExport, AnomalibModule):
         if self._progress is not None and self._progress(self.global_step) < settings.coarse_training:
             image, mask = avg_pool2d(image, 2), max_pool2d(mask, 2)
         count, device = image.shape[0], image.device
-        t_small = torch.randint(0, settings.tau, (count,), generator=generator).to(device, non_blocking=True)
-        t_big = torch.randint(settings.tau, settings.num_timesteps, (count,), generator=generator)
-        t_big = t_big.to(device, non_blocking=True)
+        spans = ((0, settings.tau), (settings.tau, settings.num_timesteps))
+        drawn = (torch.randint(*span, (count,), generator=generator) for span in spans)
+        t_small, t_big = (t.to(device, non_blocking=True) for t in drawn)
         on_device = torch.Generator(device).manual_seed(generator.initial_seed())
         noise = torch.randn((2, *image.shape), device=device, generator=on_device)
 
@@ -244,11 +245,10 @@ class DiffusionAD(DiffusionADExport, AnomalibModule):
         losses = self.loss(predicted, (noise[0], noise[1]), logits, mask, 1 - label)
         terms = {f"train_loss_{name}": getattr(losses, name).detach() for name in ("noise", "smooth_l1", "focal")}
         self.log_dict({"train_loss": losses.total.detach(), **terms}, on_step=True, on_epoch=False)
-        shown = self._shown_loss(losses.total.detach())
-        self.log("loss", shown, prog_bar=True, logger=False, on_step=True, on_epoch=False)
-        if not settings.segmentation_replay:
-            return {"loss": losses.total}
-        return {"loss": losses.total, "image": image, "reconstruction": reconstruction.guided, "mask": mask}
+        self.log(
+            "loss", self._shown_loss(losses.total.detach()), prog_bar=True, logger=False, on_step=True, on_epoch=False
+        )
+        return {"loss": losses.total, "image": image, "reconstruction": reconstruction.guided.detach(), "mask": mask}
 
     def validation_step(self, batch: Batch, *args, **kwargs) -> STEP_OUTPUT:
         """Score the images of a batch ``(B, 3, S, S)``; returns the batch with scores and maps."""
@@ -270,11 +270,7 @@ class DiffusionAD(DiffusionADExport, AnomalibModule):
         return super().forward(batch, *args, **kwargs)
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
-        """Adam with a learning rate for each network, constant or over one cycle of the run; plan the coarse part.
-
-        Raises:
-            ValueError: If there is a schedule or a coarse part to plan, and the trainer has no end to plan with.
-        """
+        """Adam with a learning rate for each network, constant or over one cycle; plan by the progress of the run."""
         rates = self.settings.learning_rates
         groups = zip((self.model.unet, self.model.segmentation), rates, strict=True)
         # Lightning does not clip the gradients of a fused optimiser in mixed precision
@@ -299,16 +295,21 @@ class DiffusionAD(DiffusionADExport, AnomalibModule):
         super().on_save_checkpoint(checkpoint)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Restore components, and check that checkpoint and model fit.
+        """Use the settings that the checkpoint carries, restore components, and check that all of it fits.
 
         Raises:
-            ValueError: If the checkpoint is of another model or other arguments, or normalises its images.
+            ValueError: If the checkpoint is of another model, contradicts the settings given, or normalises its images.
         """
+        before, saved = self.settings, checkpoint.get("hyper_parameters", {})
+        if "preset" in saved and resolve_saved(saved, self.given) != before:
+            self._use(resolve_saved(saved, self.given))
+            training.log_settings("The checkpoint's settings are used", self.settings, before)
         if self.strict_loading:
-            weights = {f"model.{name}": value for name, value in self.model.state_dict().items()}
-            training.check_fits(checkpoint, weights, self.hparams)
+            training.check_fits(checkpoint, {f"model.{name}": value for name, value in self.model.state_dict().items()})
         super().on_load_checkpoint(checkpoint)
         training.check_pre_processor(self.pre_processor, self.input_size, self.settings.image_size)
+        if self._trainer is not None and self.settings != before:
+            training.set_up_again(self._trainer, self)
 
     @property
     def trainer_arguments(self) -> dict[str, Any]:

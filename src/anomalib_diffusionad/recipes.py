@@ -120,6 +120,19 @@ RECIPES = {
 }
 
 
+# what the weights were made with; the other settings may change after training
+OF_WEIGHTS = (
+    "image_size",
+    "preset",
+    "base_channels",
+    "segmentation_channels",
+    "num_timesteps",
+    "beta_start",
+    "beta_end",
+    "noise_seed",
+)
+
+
 def resolve(recipe: str, given: Mapping[str, Any]) -> Settings:
     """The settings of a recipe, with those that are given in their place.
 
@@ -131,9 +144,37 @@ def resolve(recipe: str, given: Mapping[str, Any]) -> Settings:
         ValueError: If the recipe is unknown or a value is out of range; the message names it.
     """
     require_choice("recipe", recipe, RECIPES)
-    own = {name: given[name] for name in Settings._fields if given.get(name) is not None}
+    own = explicit(given)
     settings = RECIPES[recipe]._replace(**own)
     if "coarse_training" not in own and not settings.halves:
         settings = settings._replace(coarse_training=0.0)
     settings.check()
     return settings
+
+
+def explicit(given: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings among ``given`` that are not None."""
+    return {name: given[name] for name in Settings._fields if given.get(name) is not None}
+
+
+def resolve_saved(saved: Mapping[str, Any], given: Mapping[str, Any]) -> Settings:
+    """The settings that a checkpoint carries, with those that the user gives in their place.
+
+    Args:
+        saved: What the checkpoint carries. What it lacks, since it is older, is the paper's.
+        given: Settings that the user gives.
+
+    Raises:
+        ValueError: If the user gives a setting that contradicts the weights; the message names it.
+    """
+    own = RECIPES["paper"]._replace(**explicit(saved))
+    wanted = own._replace(**given)
+    wrong = [name for name in OF_WEIGHTS if getattr(wanted, name) != getattr(own, name)]
+    if wanted.widths == own.widths:  # in whatever words
+        wrong = [name for name in wrong if name not in {"preset", *Widths._fields}]
+    there, here = (", ".join(f"{name}={getattr(each, name)!r}" for name in wrong) for each in (own, wanted))
+    require(
+        not wrong, f"The checkpoint was made with {there}, but {here} is given: leave it out, or use other weights."
+    )
+    wanted.check()
+    return wanted

@@ -66,6 +66,7 @@ def make_samples(count: int = 4) -> Samples:
 SETTINGS = [Setting("one_step", 150), Setting("norm_guided", 100, 300, 2.0), Setting("norm_guided", 150, 300, 0.5)]
 
 
+@pytest.mark.slow
 def test_settings_give_what_the_network_gives(bar: tqdm) -> None:
     network, samples = make_model().model.eval(), make_samples()
     found = evaluate(network, samples, SETTINGS, batch_size=3, bar=bar)
@@ -154,7 +155,7 @@ def test_synthetic_anomalies_are_on_training_images(ready: Folder, folder: Path)
     paths, held_out = held_out_paths(ready)
     assert {Path(path).parent.name for path in paths} == {"good"}
     assert not held_out
-    samples, again, other = (synthetic_samples(paths, model, 4, seed) for seed in (0, 0, 1))
+    samples, again, other = (synthetic_samples(paths, model, model.settings, 4, seed) for seed in (0, 0, 1))
     assert len(samples.path) == 8
     assert samples.path[:4] == samples.path[4:]
     assert torch.equal(samples.image, again.image)
@@ -237,6 +238,7 @@ def test_without_masks_there_is_image_auroc_alone(bar: tqdm) -> None:
     assert 0 <= rows.image_auroc[0] <= 1
 
 
+@pytest.mark.slow
 def test_all_of_it(folder: Path, tmp_path: Path, checkpoint: Path) -> None:
     page = ablate(
         checkpoint,

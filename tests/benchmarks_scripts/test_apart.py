@@ -10,8 +10,9 @@ from types import ModuleType
 
 import pytest
 
-BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
-pytestmark = pytest.mark.skipif(not BENCHMARKS.is_dir(), reason="source distributions have no benchmarks")
+from ..conftest import ROOT
+
+BENCHMARKS = ROOT / "benchmarks"
 SCRIPT = f"""
 import sys, time
 sys.path.insert(0, {str(BENCHMARKS)!r})
@@ -38,6 +39,7 @@ def test_allocator_of_each_variant(apart: ModuleType, monkeypatch: pytest.Monkey
     assert "GLIBC_TUNABLES" not in apart.command("float32")["env"]
 
 
+@pytest.mark.slow
 def test_child_tells_facts_and_seconds(apart: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     script = tmp_path / "script.py"
     script.write_text(SCRIPT)

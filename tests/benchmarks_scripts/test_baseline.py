@@ -4,16 +4,14 @@
 """What benchmarks/ measures against computes the same as the model."""
 
 import importlib
-from pathlib import Path
 from types import ModuleType
 
 import pytest
 import torch
 
-from ..conftest import make_model
+from ..conftest import ROOT, make_model
 
-BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
-pytestmark = pytest.mark.skipif(not BENCHMARKS.is_dir(), reason="source distributions have no benchmarks")
+BENCHMARKS = ROOT / "benchmarks"
 
 
 @pytest.fixture
@@ -36,6 +34,7 @@ def test_scores_as_the_model_does(baseline: ModuleType, arguments: dict) -> None
     torch.testing.assert_close(actual.anomaly_map, expected.anomaly_map, rtol=0, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_trains_as_the_model_does(baseline: ModuleType) -> None:
     """The same reconstruction, logits and gradients, at time steps of each image's own.
 

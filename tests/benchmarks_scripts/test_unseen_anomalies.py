@@ -4,14 +4,14 @@
 """Anomalies that the training does not make lie where their masks say."""
 
 import importlib
-from pathlib import Path
 from types import ModuleType
 
 import numpy as np
 import pytest
 
-BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
-pytestmark = pytest.mark.skipif(not BENCHMARKS.is_dir(), reason="source distributions have no benchmarks")
+from ..conftest import ROOT
+
+BENCHMARKS = ROOT / "benchmarks"
 KINDS = ["stain", "paste", "twist", "foreign part", "scratch"]
 
 

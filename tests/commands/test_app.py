@@ -77,6 +77,7 @@ def test_the_threshold_makes_label_area_and_outline(model: DiffusionAD, tmp_path
     assert not red(0.7).any()
 
 
+@pytest.mark.slow
 def test_the_page_starts_with_the_threshold_of_the_model(tmp_path: Path) -> None:
     gradio = pytest.importorskip("gradio")
     model = make_model().eval()

@@ -15,9 +15,8 @@ from hypothesis import strategies as st
 from jsonargparse import ArgumentParser, Namespace
 
 from anomalib_diffusionad import DiffusionAD
-from anomalib_diffusionad.commands.cli import DiffusionADCLI
+from tests.conftest import COMPONENTS
 
-COMPONENTS = {"pre_processor", "post_processor", "evaluator", "visualizer"}
 NAMES = sorted(set(inspect.signature(DiffusionAD).parameters) - COMPONENTS)
 CHOICES = {
     "preset": {"paper", "small", "tiny"},
@@ -48,14 +47,9 @@ text = st.one_of(st.sampled_from(WORDS), st.text(max_size=12), st.integers().map
 
 
 @pytest.fixture(scope="module")
-def parser() -> ArgumentParser:
-    """The parser of ``anomalib-diffusionad fit``, as the command line builds it."""
-    with pytest.MonkeyPatch.context() as patch:
-        # parsing stands for everything that follows it
-        patch.setattr(DiffusionADCLI, "instantiate_classes", lambda _self: None)
-        patch.setattr(DiffusionADCLI, "_run_subcommand", lambda _self: None)
-        cli = DiffusionADCLI(["fit", "--model", "DiffusionAD", "--data", "MVTecAD"], run=False)
-    return cli.subcommand_parsers["fit"]
+def parser(parsers: dict[str, ArgumentParser]) -> ArgumentParser:
+    """The parser of ``anomalib-diffusionad fit``."""
+    return parsers["fit"]
 
 
 def parse(parser: ArgumentParser, name: str, value: str) -> Namespace | str:
@@ -78,6 +72,7 @@ def kind(name: str) -> type | tuple[type, ...]:
     return get_args(annotation) or annotation
 
 
+@pytest.mark.slow
 @given(st.sampled_from(NAMES), text)
 @settings(deadline=None, max_examples=50, derandomize=True)
 def test_any_text_is_a_value_of_the_right_type_or_an_error_that_names_the_argument(

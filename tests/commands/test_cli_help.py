@@ -5,25 +5,13 @@
 
 import inspect
 import re
-from pathlib import Path
 
 import pytest
 from jsonargparse import ArgumentParser
 
 from anomalib_diffusionad import DiffusionAD
-from anomalib_diffusionad.commands.cli import COMMANDS, DiffusionADCLI
-
-COMPONENTS = {"pre_processor", "post_processor", "evaluator", "visualizer"}
-
-
-@pytest.fixture(scope="module")
-def parsers() -> dict[str, ArgumentParser]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("COLUMNS", "100")
-        patch.setattr(DiffusionADCLI, "instantiate_classes", lambda _self: None)
-        patch.setattr(DiffusionADCLI, "_run_subcommand", lambda _self: None)
-        cli = DiffusionADCLI(["fit", "--model", "DiffusionAD", "--data", "MVTecAD"], run=False)
-    return cli.subcommand_parsers
+from anomalib_diffusionad.commands.cli import COMMANDS
+from tests.conftest import COMPONENTS, ROOT
 
 
 def squeezed(text: str) -> str:
@@ -70,6 +58,6 @@ def test_the_help_of_train_explains_each_argument_of_the_model(capsys: pytest.Ca
 
 
 def test_every_command_is_in_the_readme() -> None:
-    readme = (Path(__file__).parents[2] / "README.md").read_text()
+    readme = (ROOT / "README.md").read_text()
     for name in COMMANDS:
         assert f"`{name}`" in readme or f"anomalib-diffusionad {name}" in readme

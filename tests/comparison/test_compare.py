@@ -112,6 +112,7 @@ def test_report_is_written(run):
     assert {"results.csv", "summary.csv", "report.json"} <= {path.name for path in run.iterdir()}
 
 
+@pytest.mark.slow
 def test_a_killed_run_goes_on_where_it_was(fields, tmp_path):
     data = fields["data"][0] | {"categories": ["stripes", "bands"]}
     config = write_config(tmp_path / "compare.yaml", fields | {"data": [data]})

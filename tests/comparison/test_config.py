@@ -1,16 +1,14 @@
 # Copyright (C) 2026 The anomalib-diffusionad authors
 # SPDX-License-Identifier: Apache-2.0
 
-from pathlib import Path
-
 import pytest
 
+from anomalib_diffusionad.commands.configs import COMPARISON, find_config
 from anomalib_diffusionad.comparison.components import build_datamodule, build_model, check_components
 from anomalib_diffusionad.comparison.config import cells, load_comparison
 from anomalib_diffusionad.comparison.tables import AVERAGE, load_published
 from tests.comparison.conftest import PATCHCORE, TINY, write_config
 
-CONFIGS = Path(__file__).parents[2] / "configs" / "compare"
 TABLES = {"mvtecad": ("MVTecAD", 15), "visa": ("Visa", 12), "dagm": ("DAGM", 10), "mpdd": ("MPDD", 6)}
 
 
@@ -132,7 +130,7 @@ def test_wrong_class_of_data(load, fields):
 
 @pytest.mark.parametrize("name", [*TABLES, "dev", "evidence"])
 def test_configs_that_come_with_the_package(name, tmp_path):
-    comparison = load_comparison(CONFIGS / f"{name}.yaml", {"dtd_dir": str(tmp_path)})
+    comparison = load_comparison(find_config(name, COMPARISON), {"dtd_dir": str(tmp_path)})
     assert [model.name for model in comparison.models] == ["PatchCore", "DRAEM", "DiffusionAD"]
     for cell in {cell.model.name + str(cell.data.model_args): cell for cell in cells(comparison)}.values():
         check_components(cell)

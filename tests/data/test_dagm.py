@@ -127,6 +127,7 @@ def test_datamodule_splits(root):
     assert batch.gt_mask.shape == (9, SIZE, SIZE)
 
 
+@pytest.mark.slow
 def test_trains_and_tests_by_the_command_line(root, tmp_path):
     config = Path(__file__).parents[2] / "configs" / "dagm.yaml"
     overrides = {

@@ -48,6 +48,7 @@ def test_half_of_a_batch_is_anomalous(size: int) -> None:
         assert 0.2 < (torch.tensor(counts) == size // 2).float().mean() < 0.8
 
 
+@pytest.mark.slow
 def test_ten_thousand_images_hold_what_is_promised(textures: TextureBank) -> None:
     """Exactly half anomalous; nothing changed outside the mask; at least nine tenths changed inside."""
     synthesizer = AnomalySynthesizer()
@@ -69,6 +70,7 @@ def test_ten_thousand_images_hold_what_is_promised(textures: TextureBank) -> Non
     textures.close()
 
 
+@pytest.mark.slow
 def test_opacity_is_uniform_between_its_bounds() -> None:
     synthesizer, image = AnomalySynthesizer(), photo(100)
     generator = torch.Generator().manual_seed(0)

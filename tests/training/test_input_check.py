@@ -21,8 +21,7 @@ from torchvision.transforms.v2 import Normalize
 from anomalib_diffusionad import DiffusionAD, DiffusionADModel
 from anomalib_diffusionad.training.input_check import File, check_files
 
-from ..conftest import draw_image, make_datamodule, make_model, write_folder
-from ..test_lightning_model import METRICS, QUIET, LossRecorder
+from ..conftest import METRICS, QUIET, LossRecorder, draw_image, make_datamodule, make_model, write_folder
 
 
 def picture() -> Image.Image:

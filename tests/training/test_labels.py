@@ -9,8 +9,7 @@ import pytest
 from anomalib.data import Folder
 from anomalib.engine import Engine
 
-from ..conftest import make_datamodule, make_model
-from ..test_lightning_model import QUIET
+from ..conftest import QUIET, make_datamodule, make_model
 
 pytestmark = pytest.mark.usefixtures("shallow_unet")
 

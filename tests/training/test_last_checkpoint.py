@@ -18,8 +18,7 @@ from lightning.pytorch.callbacks import Callback
 
 from anomalib_diffusionad import DiffusionAD
 
-from ..conftest import make_model
-from ..test_lightning_model import QUIET, LossRecorder
+from ..conftest import QUIET, LossRecorder, make_model
 
 pytestmark = pytest.mark.usefixtures("shallow_unet")
 

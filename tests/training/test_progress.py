@@ -14,11 +14,9 @@ from lightning.pytorch.callbacks import Callback, Timer
 from anomalib_diffusionad import DiffusionAD
 from anomalib_diffusionad.training.progress import Progress, one_cycle
 
-from ..conftest import make_datamodule, make_model
+from ..conftest import QUIET, make_datamodule, make_model
 
 pytestmark = pytest.mark.usefixtures("shallow_unet")
-
-QUIET = {"enable_progress_bar": False, "enable_model_summary": False, "accelerator": "cpu"}
 
 
 class Clock(Timer):
@@ -111,6 +109,7 @@ class Watch(Callback):
         self.rates.append(trainer.optimizers[0].param_groups[0]["lr"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("limits", [{"max_steps": 10, "max_epochs": -1}, {"max_epochs": 5}])
 def test_one_cycle_over_planned_steps(datamodule: Folder, tmp_path: Path, limits: dict[str, int]) -> None:
     watch = Watch()
@@ -119,6 +118,7 @@ def test_one_cycle_over_planned_steps(datamodule: Folder, tmp_path: Path, limits
     assert watch.rates == pytest.approx([1e-3 * one_cycle(step / 10) for step in range(10)])
 
 
+@pytest.mark.slow
 def test_one_cycle_over_planned_time(datamodule: Folder, tmp_path: Path) -> None:
     class Second(Callback):
         """One step takes a quarter of the time there is."""
@@ -132,6 +132,7 @@ def test_one_cycle_over_planned_time(datamodule: Folder, tmp_path: Path) -> None
     assert watch.rates == pytest.approx([1e-3 * one_cycle(share) for share in (0, 0.25, 0.5, 0.75)])
 
 
+@pytest.mark.slow
 def test_the_first_share_of_the_training_is_at_half_the_resolution(folder: Path, tmp_path: Path) -> None:
     watch = Watch()
     model = DiffusionAD(

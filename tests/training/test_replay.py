@@ -17,11 +17,9 @@ from anomalib_diffusionad import DiffusionAD
 from anomalib_diffusionad.training import replay as replay_file
 from anomalib_diffusionad.training.replay import SegmentationReplay, _turn
 
-from ..conftest import make_datamodule
+from ..conftest import QUIET, make_datamodule
 
 pytestmark = pytest.mark.usefixtures("shallow_unet")
-
-QUIET = {"enable_progress_bar": False, "enable_model_summary": False, "accelerator": "cpu"}
 
 
 class Watch(Callback):
@@ -80,6 +78,7 @@ def test_the_segmentation_network_alone_is_trained_on_earlier_images(folder: Pat
         assert torch.equal(before["segmentation"], after["segmentation"]) == (step < 4)
 
 
+@pytest.mark.slow
 def test_without_replay_nothing_is_added_and_runs_with_it_can_be_repeated(folder: Path, tmp_path: Path) -> None:
     def run(name: str, replay: int) -> Watch:
         return train(make_datamodule(folder, train_batch_size=2), tmp_path / name, replay=replay)
@@ -116,6 +115,7 @@ def test_processes_average_their_gradients_with_one_all_reduce(monkeypatch: pyte
     assert reduced == [3]
 
 
+@pytest.mark.slow
 def test_gradients_that_are_being_accumulated_stay(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -19,11 +19,9 @@ from anomalib_diffusionad import DiffusionAD, DiffusionADModel
 from anomalib_diffusionad.training import thresholds as thresholds_file
 from anomalib_diffusionad.training.thresholds import SyntheticThreshold, _training_batches
 
-from ..conftest import make_datamodule
+from ..conftest import QUIET, make_datamodule
 
 pytestmark = pytest.mark.usefixtures("shallow_unet")
-
-QUIET = {"enable_progress_bar": False, "enable_model_summary": False, "accelerator": "cpu"}
 
 
 class StateAround(Callback):
@@ -45,6 +43,7 @@ def train(datamodule: Folder, root: Path, **limits) -> tuple[DiffusionAD, Path, 
     return model, Path(engine.best_model_path), around
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("limits", [{"max_epochs": 2}, {"max_epochs": -1, "max_steps": 1}])
 def test_a_training_without_validation_set_ends_with_thresholds_in_its_checkpoint(
     datamodule: Folder, tmp_path: Path, limits: dict[str, int]
@@ -88,6 +87,7 @@ def test_a_validation_set_has_the_last_word(folder: Path, tmp_path: Path, monkey
     assert not model.post_processor.image_threshold.isnan()
 
 
+@pytest.mark.slow
 def test_nothing_is_set_before_the_end_or_without_a_post_processor(
     datamodule: Folder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -11,8 +11,7 @@ from anomalib.data import Folder
 from anomalib.engine import Engine
 from lightning.pytorch.callbacks import Callback
 
-from ..conftest import make_datamodule, make_model
-from ..test_lightning_model import QUIET
+from ..conftest import QUIET, make_datamodule, make_model
 
 pytestmark = pytest.mark.usefixtures("shallow_unet")
 

@@ -45,6 +45,7 @@ def fit(tmp_path: Path, datamodule: Folder, callbacks: list, **trainer):
     return model, Path(engine.trainer.default_root_dir)
 
 
+@pytest.mark.slow
 def test_pictures_every_n_epochs(tmp_path: Path, datamodule: Folder) -> None:
     logger = FakeLogger()
     fit(tmp_path, datamodule, [ReconstructionLogger(every_n_epochs=1, count=6)], logger=logger)
@@ -57,6 +58,7 @@ def test_pictures_every_n_epochs(tmp_path: Path, datamodule: Folder) -> None:
     assert not np.array_equal(first, second)
 
 
+@pytest.mark.slow
 def test_the_training_does_not_change(tmp_path: Path, datamodule: Folder) -> None:
     with_pictures, run = fit(tmp_path / "a", datamodule, [ReconstructionLogger(1, 2)], logger=False)
     without, _ = fit(tmp_path / "b", datamodule, [], logger=False)

@@ -7,10 +7,12 @@ import inspect
 from collections.abc import Callable
 from typing import Any
 
+import anomalib
+import yaml
 from anomalib.cli import AnomalibCLI
-from anomalib.cli.utils.help_formatter import get_short_docstring
+from anomalib.cli.utils.help_formatter import CustomHelpFormatter, get_short_docstring
 from anomalib.loggers import configure_logger
-from jsonargparse import ArgumentParser, DefaultHelpFormatter
+from jsonargparse import ActionConfigFile, ArgumentParser, DefaultHelpFormatter
 from lightning import seed_everything
 
 from anomalib_diffusionad.ablation import ablate
@@ -18,6 +20,8 @@ from anomalib_diffusionad.comparison import compare
 from anomalib_diffusionad.registration import register
 
 from .app import app
+from .calibrate import calibrate
+from .configs import COMPARISON, TRAINING, find_config, shipped_configs
 from .convert import export_official, import_official
 from .foreground import foreground
 from .preview import preview
@@ -26,6 +30,7 @@ from .preview import preview
 COMMANDS: dict[str, Callable[..., Any]] = {
     "ablate": ablate,
     "app": app,
+    "calibrate": calibrate,
     "compare": compare,
     "foreground": foreground,
     "preview": preview,
@@ -34,10 +39,36 @@ COMMANDS: dict[str, Callable[..., Any]] = {
 }
 # commands that take a file and write another
 FILE_TO_FILE = {"import-official", "export-official"}
+# commands with an argument ``config`` -> kind of the files that it finds by name
+CONFIG_KINDS = {"compare": COMPARISON, "preview": TRAINING}
+
+
+class ConfigByName(ActionConfigFile):
+    """``--config`` with a file, the name of one that comes with the package, or YAML."""
+
+    def __call__(self, parser: Any, cfg: Any, values: Any, option_string: str | None = None) -> None:  # noqa: ANN401
+        """Add what the file holds to the configuration."""
+        if not _is_mapping(values):
+            values = _find_or_exit(parser, values, TRAINING)
+        super().__call__(parser, cfg, values, option_string)
 
 
 class DiffusionADCLI(AnomalibCLI):
     """All of anomalib's subcommands and those of ``COMMANDS``."""
+
+    @staticmethod
+    def init_parser(**kwargs) -> ArgumentParser:
+        """Anomalib's parser, except that ``--config`` also takes a name."""
+        names = ", ".join(shipped_configs())
+        kwargs.setdefault("dump_header", [f"anomalib=={anomalib.__version__}"])
+        parser = ArgumentParser(formatter_class=CustomHelpFormatter, **kwargs)
+        parser.add_argument(
+            "-c",
+            "--config",
+            action=ConfigByName,
+            help=f"Configuration file, or the name of one that comes with the package: {names}.",
+        )
+        return parser
 
     def _set_install_subcommand(self, action_subcommand: Any) -> None:  # noqa: ANN401 - a private type of jsonargparse
         # the one place where anomalib hands over the list of subcommands
@@ -59,7 +90,11 @@ class DiffusionADCLI(AnomalibCLI):
     def _run_subcommand(self) -> None:
         name = str(self.subcommand)
         if name in COMMANDS:
-            COMMANDS[name](**self.config_init[name].as_dict())
+            arguments = self.config_init[name].as_dict()
+            if name in CONFIG_KINDS and arguments["config"] is not None:
+                found = _find_or_exit(self.subcommand_parsers[name], str(arguments["config"]), CONFIG_KINDS[name])
+                arguments["config"] = type(arguments["config"])(found)
+            COMMANDS[name](**arguments)
         else:
             super()._run_subcommand()
 
@@ -67,6 +102,22 @@ class DiffusionADCLI(AnomalibCLI):
 def _description(command: Callable[..., Any]) -> str:
     """What the docstring of a command says before its arguments."""
     return (inspect.getdoc(command) or "").split("\n\nArgs:")[0]
+
+
+def _is_mapping(text: str) -> bool:
+    """Whether a text is YAML with sections, and not the name of a file."""
+    try:
+        return isinstance(yaml.safe_load(text), dict)
+    except yaml.YAMLError:
+        return False
+
+
+def _find_or_exit(parser: ArgumentParser, config: str, kind: str) -> str:
+    """Path of a configuration; if there is none, ends the program with a message that lists the names."""
+    try:
+        return str(find_config(config, kind))
+    except FileNotFoundError as error:
+        parser.error(str(error))
 
 
 def main() -> None:

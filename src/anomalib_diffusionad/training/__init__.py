@@ -18,7 +18,7 @@ from .progress import Progress, one_cycle
 from .randomness import StepRandomness
 from .replay import SegmentationReplay
 from .thresholds import SyntheticThreshold
-from .trainer_setup import TrainerSetup, synthesis_inputs
+from .trainer_setup import TrainerSetup, log_settings, set_up_again, synthesis_inputs
 
 __all__ = [
     "Progress",
@@ -30,7 +30,9 @@ __all__ = [
     "check_pre_processor",
     "check_values",
     "finish_checkpoint",
+    "log_settings",
     "one_cycle",
+    "set_up_again",
     "synthesis_inputs",
 ]
 

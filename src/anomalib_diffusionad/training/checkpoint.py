@@ -14,9 +14,6 @@ from torch import Tensor
 
 from anomalib_diffusionad.data.files import whole_file
 
-# arguments of the model that set names and shapes of its weights
-SHAPING = ("image_size", "preset", "base_channels", "segmentation_channels")
-
 
 class AtomicCheckpointIO(AnomalibCheckpointIO):
     """Writes a checkpoint beside its place and then puts it there in one go.
@@ -73,32 +70,27 @@ def check_complete(path: str | Path) -> None:
         raise ValueError(msg)
 
 
-def check_fits(checkpoint: Mapping[str, Any], own: Mapping[str, Tensor], arguments: Mapping[str, Any]) -> None:
-    """Refuse a checkpoint of another model or of other arguments.
+def check_fits(checkpoint: Mapping[str, Any], own: Mapping[str, Tensor]) -> None:
+    """Refuse a checkpoint of another model.
 
     Args:
         checkpoint: The checkpoint.
         own: Weights of the model that is to load it.
-        arguments: Arguments of that model.
 
     Raises:
-        ValueError: If weights are missing or have another shape; the message says which argument made them so.
+        ValueError: If weights are missing or have another shape.
     """
     saved = checkpoint.get("state_dict", {})
     wrong = [name for name, value in own.items() if name not in saved or saved[name].shape != value.shape]
     if not wrong:
         return
-    made = {name: value for name, value in checkpoint.get("hyper_parameters", {}).items() if name in SHAPING}
-    other = [name for name, value in made.items() if value != arguments.get(name)]
-    if other:
-        there = ", ".join(f"{name}={made[name]!r}" for name in other)
-        here = ", ".join(f"{name}={arguments.get(name)!r}" for name in other)
-        msg = f"The checkpoint was made with {there}, this model with {here}: give both the same arguments."
-    elif any(name in saved for name in wrong):
-        name = next(name for name in wrong if name in saved)
+    there = [name for name in wrong if name in saved]
+    if there:
+        name = there[0]
         msg = (
-            f"The checkpoint is of a model with another {' or '.join(SHAPING)}: {name} has shape "
-            f"{tuple(saved[name].shape)} there and {tuple(own[name].shape)} here. Give the arguments it was made with."
+            f"The checkpoint is of a DiffusionAD of another size: {name} has shape {tuple(saved[name].shape)} there "
+            f"and {tuple(own[name].shape)} here. Give image_size, preset, base_channels and segmentation_channels as "
+            f"in the training run."
         )
     else:
         msg = (

@@ -36,13 +36,13 @@ class SegmentationReplay(Callback):
     def on_train_batch_end(
         self,
         trainer: Trainer,
-        pl_module: LightningModule,
+        pl_module: Any,  # noqa: ANN401 - DiffusionAD, which imports this file
         outputs: Any,  # noqa: ANN401 - Lightning's signature
         batch: Any,  # noqa: ANN401
         batch_idx: int,
     ) -> None:
         """Keep the batch's images, and replay earlier ones if it ended with a step of the optimiser."""
-        updates: int = pl_module.settings.segmentation_replay  # type: ignore[union-attr,assignment]
+        updates = pl_module.settings.segmentation_replay
         if not updates:
             return
         new = torch.cat([outputs["image"], outputs["reconstruction"], outputs["mask"]], dim=1).half()
@@ -53,7 +53,7 @@ class SegmentationReplay(Callback):
         count = len(batch.image)
         if not stepped or len(self._examples) < 4 * count:
             return
-        generator = pl_module.randomness.generator(pl_module, batch_idx, 1)  # type: ignore[union-attr,operator]
+        generator = pl_module.randomness.generator(pl_module, batch_idx, 1)
         for _ in range(updates):
             rows = torch.randint(len(self._examples), (count,), generator=generator).tolist()
             values = torch.stack([self._examples[row] for row in rows]).float()

@@ -18,6 +18,7 @@ from lightning.pytorch.cli import SaveConfigCallback
 
 from anomalib_diffusionad.checks import require
 from anomalib_diffusionad.hardware import computes_bfloat16, keep_freed_memory
+from anomalib_diffusionad.recipes import Settings
 
 from .checkpoint import AtomicCheckpointIO
 
@@ -35,7 +36,7 @@ class TrainerSetup(Callback):
     def __init__(self) -> None:
         self._limit_val_batches: int | float | None = None
 
-    def setup(self, trainer: Trainer, pl_module: AnomalibModule, stage: str) -> None:  # type: ignore[override]
+    def setup(self, trainer: Trainer, pl_module: Any, stage: str) -> None:  # noqa: ANN401 - DiffusionAD
         """Prepare the trainer; Lightning calls this before the module's own ``setup``.
 
         Raises:
@@ -51,6 +52,8 @@ class TrainerSetup(Callback):
         strategy = trainer.strategy
         if type(strategy.checkpoint_io) in {AnomalibCheckpointIO, TorchCheckpointIO}:  # not one of the user's
             strategy.checkpoint_io = AtomicCheckpointIO(pl_module.checkpoint_safe_globals())
+        if stage == "fit":
+            log_settings("Settings that are not the paper's", pl_module.settings, Settings())
         can_validate = _can_validate(getattr(trainer, "datamodule", None))
         require(
             stage != "validate" or can_validate,
@@ -124,6 +127,25 @@ def _save_config_for_all_commands(trainer: Trainer) -> None:
             empty = "|".join(rf"^{name}: null\n" for name in TRAINING_ALONE)
             text = re.sub(empty, "", file.read_text(encoding="utf-8"), flags=re.MULTILINE)
             file.write_text(text, encoding="utf-8")
+
+
+def log_settings(what: str, settings: Settings, others: Settings) -> None:
+    """Say which settings are not as others."""
+    pairs = zip(settings._asdict().items(), others, strict=True)
+    changed = [f"{name}={value!r}" for (name, value), other in pairs if value != other]
+    logger.info("%s: %s.", what, ", ".join(changed) or "no difference")
+
+
+def set_up_again(trainer: Trainer, module: AnomalibModule) -> None:
+    """Set up what depends on the settings of a model, after a checkpoint has changed them.
+
+    Lightning restores checkpoints after ``setup``; the datamodule resizes images as the model's pre-processor did then.
+    """
+    datamodule, stage = getattr(trainer, "datamodule", None), trainer.state.fn
+    if isinstance(datamodule, AnomalibDataModule):
+        datamodule.setup(stage)  # splits nothing a second time
+    module.teardown(str(stage))
+    module.setup(str(stage))
 
 
 def synthesis_inputs(trainer: Trainer) -> dict[str, Any]:
