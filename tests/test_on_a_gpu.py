@@ -49,7 +49,7 @@ def test_training_steps_do_not_wait_for_the_gpu(folder: Path, monkeypatch: pytes
             log_every_n_steps=50,
             optimizers=[optimizer],
             precision_plugin=SimpleNamespace(forward_context=nullcontext),
-            strategy=SimpleNamespace(reduce=lambda gradient, reduce_op: gradient),
+            world_size=1,
         )
         finite.on_fit_start(trainer, model)
         for step in range(6):
@@ -60,6 +60,7 @@ def test_training_steps_do_not_wait_for_the_gpu(folder: Path, monkeypatch: pytes
             finite.on_before_backward(trainer, model, output["loss"])
             output["loss"].backward()
             optimizer.step()
+            trainer.global_step += 1
             replay.on_train_batch_end(trainer, model, output, batch, step)
             assert bool(gpu.waits) == (step == 0)  # the first batch and the first loss are looked at
     assert len(replay._examples) == 6 * 4
