@@ -10,6 +10,7 @@ from anomalib_diffusionad.visualization.table import PredictionTable
 from .checkpoint import check_complete, check_finite, check_fits
 from .finite_loss import FiniteLoss, ShownLoss
 from .input_check import InputCheck, check_pre_processor, check_values
+from .linear_fit import LinearFit
 from .progress import Progress, one_cycle
 from .randomness import StepRandomness
 from .replay import SegmentationReplay
@@ -36,4 +37,5 @@ __all__ = [
 def callbacks_for(randomness: StepRandomness) -> list[Callback]:
     """The callbacks of a model with the given randomness of its training steps."""
     replay, thresholds = SegmentationReplay(), SyntheticThreshold()
-    return [TrainerSetup(), randomness, FiniteLoss(), replay, InputCheck(), thresholds, PredictionTable()]
+    checks = [TrainerSetup(), InputCheck(), FiniteLoss()]
+    return [*checks, randomness, LinearFit(), replay, thresholds, PredictionTable()]
