@@ -21,6 +21,7 @@ LAYERS = (
     "diffusion",
     "unet",
     "loss",
+    "linear_denoiser",
     "torch_model",
     "recipes",
     "post_processor",

@@ -73,6 +73,22 @@ def predict_image(noisy: Tensor, noise: Tensor, alpha_bar: Tensor) -> Tensor:
     return (noisy - (1 - alpha_bar).sqrt() * noise) / alpha_bar.sqrt()
 
 
+def predict_noise(noisy: Tensor, image: Tensor, alpha_bar: Tensor) -> Tensor:
+    r"""The noise that a predicted image means, Eq. 6 solved for it.
+
+    :math:`\epsilon = (x_t - \sqrt{\bar\alpha_t}\, \hat x_0) / \sqrt{1 - \bar\alpha_t}`
+
+    Args:
+        noisy: Noisy images :math:`x_t`, ``(B, 3, H, W)``.
+        image: Predicted images, ``(B, 3, H, W)``.
+        alpha_bar: Signal level of each image's time step, broadcastable to ``noisy``.
+
+    Returns:
+        Noise, ``(B, 3, H, W)``.
+    """
+    return (noisy - alpha_bar.sqrt() * image) / (1 - alpha_bar).sqrt()
+
+
 def guide(small: Tensor, big: Tensor, alpha_bar_small: Tensor, guidance_scale: float) -> Tensor:
     r"""Norm-guided reconstruction, Eqs. 7 and 8 in closed form.
 

@@ -43,8 +43,8 @@ class DiffusionAD(DiffusionADExport, AnomalibModule):
 
     Args:
         image_size: Height and width of the images in pixels, a multiple of 32 from 64 to 512 (256; fast 128).
-        preset: Size of the networks: ``"paper"`` (160 M parameters), ``"small"`` (40 M) or ``"tiny"`` (10 M) (paper;
-            fast tiny).
+        preset: Size of the networks: ``"paper"`` (160 M parameters), ``"small"`` (40 M), ``"tiny"`` (8 M) or
+            ``"compact"`` (10 M on folded pixels, with a linear denoiser to start from) (paper; fast tiny).
         base_channels: Width of the U-Net in place of the preset's, a multiple of 32.
         segmentation_channels: Width of the segmentation network in place of the preset's.
         t_small: Time step of the small noise scale at inference, in ``[0, t_big)`` (200).
@@ -102,7 +102,7 @@ class DiffusionAD(DiffusionADExport, AnomalibModule):
     def __init__(
         self,
         image_size: int | None = None,
-        preset: Literal["paper", "small", "tiny"] | None = None,
+        preset: Literal["paper", "small", "tiny", "compact"] | None = None,
         base_channels: int | None = None,
         segmentation_channels: int | None = None,
         t_small: int | None = None,
@@ -210,9 +210,8 @@ class DiffusionAD(DiffusionADExport, AnomalibModule):
             for network in (self.model.unet, self.model.segmentation):
                 network.compile(fullgraph=True)
 
-    def teardown(self, stage: str) -> None:
+    def teardown(self, stage: str) -> None:  # noqa: ARG002
         """Free textures and masks, so that a trained model is no larger than its weights."""
-        del stage
         self._synthesis.close()
 
     def training_step(self, batch: ImageBatch, batch_idx: int) -> STEP_OUTPUT:
@@ -228,19 +227,22 @@ class DiffusionAD(DiffusionADExport, AnomalibModule):
         settings, generator = self.settings, self.randomness.generator(self, batch_idx)
         paths = getattr(batch, "image_path", None)
         image, mask, label = self.synthesizer(batch.image, paths, self.global_step, generator)
+        clean = cast("torch.Tensor", batch.image)
         if self._progress is not None and self._progress(self.global_step) < settings.coarse_training:
-            image, mask = avg_pool2d(image, 2), max_pool2d(mask, 2)
+            image, clean, mask = avg_pool2d(image, 2), avg_pool2d(clean, 2), max_pool2d(mask, 2)
         count, device = image.shape[0], image.device
         spans = ((0, settings.tau), (settings.tau, settings.num_timesteps))
-        drawn = (torch.randint(*span, (count,), generator=generator) for span in spans)
-        t_small, t_big = (t.to(device, non_blocking=True) for t in drawn)
+        t = torch.stack([torch.randint(*span, (count,), generator=generator) for span in spans])
+        t = t.to(device, non_blocking=True)
         on_device = torch.Generator(device).manual_seed(generator.initial_seed())
         noise = torch.randn((2, *image.shape), device=device, generator=on_device)
 
-        reconstruction = self.model.reconstruct(image, t_small, t_big, noise[0], noise[1])
+        reconstruction = self.model.reconstruct(image, t[0], t[1], noise[0], noise[1])
         logits = self.model.segment_logits(image, reconstruction.guided)
+        target, weight = self.model.noise_targets(image, clean, t, noise)
+        counts = 1 - label if self.model.linear is None else torch.ones_like(label)
         predicted = (reconstruction.eps_small, reconstruction.eps_big)
-        losses = self.loss(predicted, (noise[0], noise[1]), logits, mask, 1 - label)
+        losses = self.loss(predicted, (target[0], target[1]), logits, mask, counts, weight)
         terms = {f"train_loss_{name}": getattr(losses, name).detach() for name in ("noise", "smooth_l1", "focal")}
         self.log_dict({"train_loss": losses.total.detach(), **terms}, on_step=True, on_epoch=False)
         self.log(

@@ -23,7 +23,14 @@ class Losses(NamedTuple):
     focal: Tensor
 
 
-def noise_loss(prediction_small: Tensor, prediction_big: Tensor, small: Tensor, big: Tensor, normal: Tensor) -> Tensor:
+def noise_loss(
+    prediction_small: Tensor,
+    prediction_big: Tensor,
+    small: Tensor,
+    big: Tensor,
+    normal: Tensor,
+    weight: Tensor | None = None,
+) -> Tensor:
     """Noise prediction error on the normal images, Eq. 9.
 
     The mean squared errors of both scales are added, and averaged over the normal images, as the original code does.
@@ -35,13 +42,18 @@ def noise_loss(prediction_small: Tensor, prediction_big: Tensor, small: Tensor, 
         small: Noise added at the small scale, ``(B, 3, H, W)``.
         big: Noise added at the large scale, ``(B, 3, H, W)``.
         normal: 1 where the image is normal (y = 0), 0 where it is anomalous, ``(B,)``.
+        weight: Weight of the error of each scale and image, ``(2, B)``; None for 1.
 
     Returns:
         Scalar; 0 where the batch has no normal image.
     """
-    error = (prediction_small - small).square() + (prediction_big - big).square()
-    weight = normal / normal.sum().clamp(min=1)
-    return (error.flatten(1).mean(dim=1) * weight).sum()
+    errors = ((prediction_small - small).square(), (prediction_big - big).square())
+    if weight is None:
+        error = (errors[0] + errors[1]).flatten(1).mean(dim=1)
+    else:
+        error = sum(w * each.flatten(1).mean(dim=1) for w, each in zip(weight, errors, strict=True))
+    share = normal / normal.sum().clamp(min=1)
+    return (error * share).sum()
 
 
 class DiffusionADLoss(nn.Module):
@@ -62,6 +74,7 @@ class DiffusionADLoss(nn.Module):
         logits: Tensor,
         mask: Tensor,
         normal: Tensor,
+        weight: Tensor | None = None,
     ) -> Losses:
         """Compute all terms in float32.
 
@@ -70,7 +83,8 @@ class DiffusionADLoss(nn.Module):
             noise: Noise that was added at both scales, each ``(B, 3, H, W)``.
             logits: Segmentation output before the sigmoid, ``(B, 1, H, W)``.
             mask: True mask, 0 or 1, ``(B, 1, H, W)``.
-            normal: 1 where the image is normal, else 0, ``(B,)``.
+            normal: 1 where the noise prediction counts, else 0, ``(B,)``: on normal images in the paper.
+            weight: Weight of the noise error of each scale and image, ``(2, B)``; None for 1.
 
         Returns:
             The terms of the loss.
@@ -79,7 +93,7 @@ class DiffusionADLoss(nn.Module):
         with torch.autocast(logits.device.type, enabled=False):
             logits, mask = logits.float(), mask.float()
             small, big = (prediction.float() for prediction in predicted_noise)
-            noise_term = noise_loss(small, big, *noise, normal.float())
+            noise_term = noise_loss(small, big, noise[0], noise[1], normal.float(), weight)
             smooth_l1, focal = _mask_terms(logits, mask)
             total = noise_term + smooth_l1 + self.focal_weight * focal
         return Losses(total, noise_term, smooth_l1, focal)

@@ -14,13 +14,21 @@ LearningRateSchedule = Literal["constant", "one_cycle"]
 
 
 class Widths(NamedTuple):
-    """Widths of the two networks."""
+    """Sizes of the two networks; ``DiffusionADModel`` documents them."""
 
     base_channels: int
     segmentation_channels: int
+    patch: int = 1
+    segmentation_patch: int = 1
+    components: int = 0
 
 
-PRESETS = {"paper": Widths(128, 64), "small": Widths(64, 32), "tiny": Widths(32, 16)}
+PRESETS = {
+    "paper": Widths(128, 64),
+    "small": Widths(64, 32),
+    "tiny": Widths(32, 16),
+    "compact": Widths(32, 32, patch=4, segmentation_patch=2, components=24),
+}
 
 
 class Settings(NamedTuple):
@@ -57,15 +65,15 @@ class Settings(NamedTuple):
     @property
     def halves(self) -> bool:
         """Whether the networks can be trained at half the resolution."""
-        return self.image_size % 64 == 0 and self.image_size >= 128
+        return self.image_size % 64 == 0 and self.image_size >= 128 and not self.widths.components
 
     @property
     def widths(self) -> Widths:
         """Widths of the networks, those of the preset where they are not given."""
         preset, unet, segmentation = PRESETS[self.preset], self.base_channels, self.segmentation_channels
-        return Widths(
-            preset.base_channels if unet is None else unet,
-            preset.segmentation_channels if segmentation is None else segmentation,
+        return preset._replace(
+            base_channels=preset.base_channels if unet is None else unet,
+            segmentation_channels=preset.segmentation_channels if segmentation is None else segmentation,
         )
 
     @property
@@ -97,8 +105,8 @@ class Settings(NamedTuple):
         require_choice("learning_rate_schedule", self.learning_rate_schedule, ("constant", "one_cycle"))
         require(
             0 <= self.coarse_training < 1 and (self.halves or not self.coarse_training),
-            f"coarse_training must lie in [0, 1) and needs an image_size that is a multiple of 64 from 128, got "
-            f"{self.coarse_training} at {self.image_size} pixels.",
+            f"coarse_training must lie in [0, 1) and needs an image_size that is a multiple of 64 from 128 and "
+            f"a preset other than compact, got {self.coarse_training} at {self.image_size} pixels.",
         )
         require_not_negative("segmentation_replay", self.segmentation_replay)
 
@@ -172,7 +180,7 @@ def resolve_saved(saved: Mapping[str, Any], given: Mapping[str, Any]) -> Setting
     wanted = own._replace(**given)
     wrong = [name for name in OF_WEIGHTS if getattr(wanted, name) != getattr(own, name)]
     if wanted.widths == own.widths:  # in whatever words
-        wrong = [name for name in wrong if name not in {"preset", *Widths._fields}]
+        wrong = [name for name in wrong if name not in {"preset", "base_channels", "segmentation_channels"}]
     there, here = (", ".join(f"{name}={getattr(each, name)!r}" for name in wrong) for each in (own, wanted))
     require(
         not wrong, f"The checkpoint was made with {there}, but {here} is given: leave it out, or use other weights."

@@ -11,13 +11,16 @@ from anomalib.models.components.filters.blur import compute_kernel_size
 from anomalib.models.image.draem.torch_model import DiscriminativeSubNetwork
 from kornia.filters import gaussian_blur2d
 from torch import Tensor, nn
+from torch.nn import functional as F  # noqa: N812
 
 from .checks import require, require_at_least, require_choice, require_not_negative
-from .diffusion import add_noise, denoise_step, guide, linear_alpha_bar, predict_image
+from .diffusion import add_noise, denoise_step, guide, linear_alpha_bar, predict_image, predict_noise
+from .linear_denoiser import LinearDenoiser
 from .unet import NUM_GROUPS, DenoisingUNet
 
 Denoising = Literal["norm_guided", "one_step", "iterative"]
 MIN_IMAGE_SIZE, MAX_IMAGE_SIZE, SIZE_MULTIPLE = 64, 512, 32
+PATCHES = (1, 2, 4)
 
 
 class Reconstruction(NamedTuple):
@@ -40,6 +43,10 @@ class DiffusionADModel(nn.Module):
         image_size: Height and width of the images in pixels, a multiple of 32 from 64 to 512.
         base_channels: Width of the U-Net, a multiple of 32.
         segmentation_channels: Width of the segmentation network.
+        patch: Pixels along each axis that the U-Net folds into channels; 1 is the paper's.
+        segmentation_patch: The same of the segmentation network.
+        components: Principal axes of the training images in a linear denoiser, of which the U-Net predicts the error;
+            0 for none, as in the paper. Its ``fit`` has to see the training images before training.
         t_small: Time step of the small noise scale at inference, in ``[0, t_big)``.
         t_big: Time step of the large noise scale at inference, below ``num_timesteps``.
         guidance_scale: w of Eq. 7; 0 gives the small-scale reconstruction alone.
@@ -63,6 +70,9 @@ class DiffusionADModel(nn.Module):
         image_size: int = 256,
         base_channels: int = 128,
         segmentation_channels: int = 64,
+        patch: int = 1,
+        segmentation_patch: int = 1,
+        components: int = 0,
         t_small: int = 200,
         t_big: int = 400,
         guidance_scale: float = 1.0,
@@ -77,6 +87,14 @@ class DiffusionADModel(nn.Module):
     ) -> None:
         super().__init__()
         _check_sizes(image_size, base_channels, segmentation_channels)
+        for name, value in (("patch", patch), ("segmentation_patch", segmentation_patch)):
+            require_choice(name, value, PATCHES)
+        require(
+            image_size % (SIZE_MULTIPLE * segmentation_patch) == 0,
+            f"image_size must be a multiple of {SIZE_MULTIPLE * segmentation_patch} with segmentation_patch="
+            f"{segmentation_patch}, got {image_size}.",
+        )
+        require_at_least("components", components, 0)
         _check_inference(t_small, t_big, num_timesteps, guidance_scale, denoising, top_k)
         _check_smoothing(smoothing_sigma, image_size)
         self.image_size = image_size
@@ -87,8 +105,12 @@ class DiffusionADModel(nn.Module):
         self.smoothing_sigma = smoothing_sigma
         self.noise_seed = noise_seed
 
-        self.unet = DenoisingUNet(image_size, base_channels, gradient_checkpointing=gradient_checkpointing)
-        self.segmentation = DiscriminativeSubNetwork(in_channels=6, out_channels=1, base_width=segmentation_channels)
+        # with a linear denoiser, the U-Net sees its estimate beside the noisy image
+        self.linear = LinearDenoiser(image_size, components) if components else None
+        seen = 6 if components else 3
+        self.unet = DenoisingUNet(image_size, base_channels, patch, seen, gradient_checkpointing=gradient_checkpointing)
+        self.segmentation_patch, folded = segmentation_patch, segmentation_patch**2
+        self.segmentation = DiscriminativeSubNetwork(6 * folded, folded, base_width=segmentation_channels)
         # without group normalisation this layout is the fastest everywhere, forwards and backwards
         self.segmentation.to(memory_format=torch.channels_last)
 
@@ -131,7 +153,8 @@ class DiffusionADModel(nn.Module):
         alpha_bar = torch.stack([self.alpha_bar[self.t_small], self.alpha_bar[self.t_big]])[:, None, None, None]
         if self.denoising == "one_step":
             noisy = add_noise(image, self.noise[:1], alpha_bar[:1])
-            return predict_image(noisy, self._predict_noise(noisy, [self.t_small]), alpha_bar[:1]).clamp(-1, 1)
+            noise = self._predict_noise(noisy, [self.t_small], alpha_bar[:1])
+            return predict_image(noisy, noise, alpha_bar[:1]).clamp(-1, 1)
         return self._reconstruct(image, [self.t_small, self.t_big], alpha_bar[:, None], self.noise[:, None]).guided
 
     def reconstruct(
@@ -158,6 +181,30 @@ class DiffusionADModel(nn.Module):
         noise = torch.stack([noise_small, noise_big])
         return self._reconstruct(image, t, self.alpha_bar[t][:, :, None, None, None], noise)
 
+    def noise_targets(self, image: Tensor, clean: Tensor, t: Tensor, noise: Tensor) -> tuple[Tensor, Tensor | None]:
+        """What the U-Net should predict on images of which some have anomalies that it should remove.
+
+        With a linear denoiser the target is the noise whose removal by Eq. 6 leaves the clean image, and errors count
+        in units of what the linear estimate leaves at each scale. Without one it is the noise that was added, as in
+        Eq. 9.
+
+        Args:
+            image: ``(B, 3, H, W)`` in [0, 1].
+            clean: The same without anomalies.
+            t: Time steps of both scales, int64 ``(2, B)``.
+            noise: Noise that was added, ``(2, B, 3, H, W)``.
+
+        Returns:
+            Targets ``(2, B, 3, H, W)`` and weights of their squared errors ``(2, B)``; None for 1.
+        """
+        if self.linear is None:
+            return noise, None
+        level = self.alpha_bar[t]
+        left = self.linear.deviation(level)
+        ratio = (level / (1 - level)).sqrt()
+        target = noise + ratio[:, :, None, None, None] * (image - clean)
+        return target, (ratio * left).square().reciprocal()
+
     def segment(self, image: Tensor, reconstruction: Tensor) -> Tensor:
         """Compare images with their reconstructions.
 
@@ -174,19 +221,23 @@ class DiffusionADModel(nn.Module):
     def segment_logits(self, image: Tensor, reconstruction: Tensor) -> Tensor:
         """As :meth:`segment`, before the sigmoid, in the precision of the network."""
         pair = torch.cat([image, reconstruction], dim=1)
-        return self.segmentation(pair.contiguous(memory_format=torch.channels_last))
+        if self.segmentation_patch == 1:
+            return self.segmentation(pair.contiguous(memory_format=torch.channels_last))
+        folded = F.pixel_unshuffle(pair, self.segmentation_patch).contiguous(memory_format=torch.channels_last)
+        return F.pixel_shuffle(self.segmentation(folded), self.segmentation_patch)
 
     def _reconstruct(self, image: Tensor, t: Tensor | list[int], alpha_bar: Tensor, noise: Tensor) -> Reconstruction:
         """Both scales in one pass of the U-Net; the leading dimension of ``alpha_bar`` and ``noise`` is the scale."""
         noisy = add_noise(image, noise, alpha_bar)
-        eps = self._predict_noise(noisy.flatten(0, 1), t).unflatten(0, (2, -1))
+        levels = alpha_bar.expand(-1, noisy.shape[1], -1, -1, -1).flatten(0, 1)
+        eps = self._predict_noise(noisy.flatten(0, 1), t, levels).unflatten(0, (2, -1))
         small, big = predict_image(noisy, eps, alpha_bar)
         big = big.clamp(-1, 1)
         guided = guide(small, big, alpha_bar[0], self.guidance_scale).clamp(-1, 1)
         return Reconstruction(guided, small.clamp(-1, 1), big, eps[0], eps[1])
 
-    def _predict_noise(self, noisy: Tensor, t: Tensor | list[int]) -> Tensor:
-        """Predict the noise in ``noisy``, ``(N, 3, H, W)``, float32.
+    def _predict_noise(self, noisy: Tensor, t: Tensor | list[int], alpha_bar: Tensor) -> Tensor:
+        """Predict the noise in ``noisy``, ``(N, 3, H, W)``, float32, whose signal levels are ``alpha_bar``.
 
         ``t`` holds the time step of each image, or, as a list, one for each of its equal parts: the embedding of such
         fixed steps is then computed once, not once an image.
@@ -199,7 +250,12 @@ class DiffusionADModel(nn.Module):
             embedding = embedding[:, None].expand(-1, part, -1).flatten(0, 1)
         else:
             embedding = self.unet.embed(t.flatten())
-        return self.unet(noisy, embedding).float()
+        if self.linear is None:
+            return self.unet(noisy, embedding).float()
+        with torch.autocast(noisy.device.type, enabled=False):
+            estimate, left = self.linear(noisy, alpha_bar)
+            seen = torch.cat([self.linear.scale(noisy, alpha_bar), estimate], dim=1)
+        return predict_noise(noisy, estimate + left * self.unet(seen, embedding).float(), alpha_bar)
 
     def _restore_iteratively(self, image: Tensor) -> Tensor:
         """Eq. 3 from ``t_big`` down to 0. The noise of each step is redrawn from the seed, alike for every image."""
@@ -208,7 +264,8 @@ class DiffusionADModel(nn.Module):
         for t in range(self.t_big, -1, -1):
             previous = self.alpha_bar[t - 1] if t > 0 else torch.ones_like(self.alpha_bar[0])
             z = torch.randn(self.noise[:1].shape, generator=generator).to(x)
-            x = denoise_step(x, self._predict_noise(x, [t]), self.alpha_bar[t], previous, z)
+            level = self.alpha_bar[t].view(1, 1, 1, 1)
+            x = denoise_step(x, self._predict_noise(x, [t], level), self.alpha_bar[t], previous, z)
         return x.clamp(-1, 1)
 
     def _check_image(self, image: Tensor) -> Tensor:

@@ -19,11 +19,13 @@ from torchvision.transforms.v2 import Resize
 
 from anomalib_diffusionad.checks import require, require_share
 from anomalib_diffusionad.data.images import Transform, as_seen
+from anomalib_diffusionad.torch_model import MIN_IMAGE_SIZE, PATCHES
 
 if TYPE_CHECKING:
     import openvino
 
-IMAGE_CHANNELS, PAIR_CHANNELS = 3, 6
+IMAGE_CHANNELS = 3
+PAIR_CHANNELS = {6 * patch**2 for patch in PATCHES[:2]}  # no layer of a U-Net has as many
 OUTPUTS = ("pred_score", "pred_label", "anomaly_map", "pred_mask")
 LABELS = {"pred_label", "pred_mask"}  # what there is with a post-processor alone
 # normalisation, sums and attention: no faster with 8 bits, and exact where they are not rounded in between
@@ -166,27 +168,20 @@ def compress(graph: "openvino.Model") -> "openvino.Model":
 
 def float_layers(graph: "openvino.Model") -> list[str]:
     """Names of the convolutions that are not quantised."""
-    layers = _convolutions(graph)
-    channels = [layer.input(1).get_shape()[1] for layer in layers]
-    unet = layers[: channels.index(PAIR_CHANNELS)]
-    kept = [layer for layer in unet if _has_image(layer) or _is_shortcut(layer)]
-    return [layer.get_friendly_name() for layer in (*kept, *layers[len(unet) :])]
+    unet, segmentation = _networks(graph)
+    kept = [layer for layer in unet if layer in (unet[0], unet[-1]) or _is_shortcut(layer)]
+    return [layer.get_friendly_name() for layer in (*kept, *segmentation)]
 
 
 def ends(graph: "openvino.Model") -> list[str]:
     """Names of the convolutions that images or maps go in or come out of, few weights that need more than 8 bits."""
-    return [layer.get_friendly_name() for layer in _convolutions(graph) if _has_image(layer)]
+    return [network[place].get_friendly_name() for network in _networks(graph) for place in (0, -1)]
 
 
-def resizes(graph: "openvino.Model") -> list[str]:
-    """Names of the products of matrices that resize images; others are of vectors or within attention."""
+def exact_products(graph: "openvino.Model") -> list[str]:
+    """Names of the matrix products of images, which resize them or are the linear denoiser's; others are of features."""
     products = [node for node in graph.get_ordered_ops() if node.get_type_name() == "MatMul"]
-    shapes = [list(node.get_output_partial_shape(0)) for node in products]
-    return [
-        node.get_friendly_name()
-        for node, shape in zip(products, shapes, strict=True)
-        if len(shape) == 4 and shape[1] == IMAGE_CHANNELS
-    ]
+    return [node.get_friendly_name() for node in products if _resizes(node) or _is_linear_denoiser(node)]
 
 
 def _settings(graph: "openvino.Model", datamodule: AnomalibDataModule) -> dict[str, Any]:
@@ -201,7 +196,7 @@ def _settings(graph: "openvino.Model", datamodule: AnomalibDataModule) -> dict[s
     manager.register_pass(passes.ConstantFolding())  # kernels that are computed from weights are weights
     manager.run_passes(graph)
     _set_up(datamodule)
-    names = [*float_layers(graph), *resizes(graph)]
+    names = [*float_layers(graph), *exact_products(graph)]
     calibration = _at_size_of(graph, datamodule.val_dataloader())
     return {
         "calibration_dataset": nncf.Dataset(calibration, lambda batch: batch.image),
@@ -238,11 +233,23 @@ def _convolutions(graph: "openvino.Model") -> list["openvino.Node"]:
     return [node for node in graph.get_ordered_ops() if node.get_type_name() == "Convolution"]
 
 
-def _has_image(layer: "openvino.Node") -> bool:
-    out_channels, in_channels, *_ = layer.input(1).get_shape()
-    return in_channels in {IMAGE_CHANNELS, PAIR_CHANNELS} or out_channels <= IMAGE_CHANNELS
+def _networks(graph: "openvino.Model") -> tuple[list["openvino.Node"], list["openvino.Node"]]:
+    """The convolutions of the U-Net and of the segmentation network, which sees pairs of images."""
+    layers = _convolutions(graph)
+    first = next(place for place, layer in enumerate(layers) if layer.input(1).get_shape()[1] in PAIR_CHANNELS)
+    return layers[:first], layers[first:]
 
 
 def _is_shortcut(layer: "openvino.Node") -> bool:
     *_, height, width = layer.input(1).get_shape()
     return (height, width) == (1, 1)
+
+
+def _resizes(product: "openvino.Node") -> bool:
+    shape = list(product.get_output_partial_shape(0))
+    return len(shape) == 4 and shape[1] == IMAGE_CHANNELS
+
+
+def _is_linear_denoiser(product: "openvino.Node") -> bool:
+    sides = [side for number in (0, 1) for side in list(product.get_input_partial_shape(number))]
+    return any(side.is_static and side.get_length() >= IMAGE_CHANNELS * MIN_IMAGE_SIZE**2 for side in sides)

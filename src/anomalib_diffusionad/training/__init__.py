@@ -15,6 +15,7 @@ from .finite_loss import FiniteLoss, ShownLoss
 from .input_check import InputCheck, check_pre_processor, check_values
 from .labels import TestClasses
 from .last_checkpoint import LastCheckpoint
+from .linear_fit import LinearFit
 from .progress import Progress, one_cycle
 from .randomness import StepRandomness
 from .replay import SegmentationReplay
@@ -53,6 +54,7 @@ def callbacks_for(randomness: StepRandomness) -> list[Callback]:
         TrainerSetup(),
         randomness,
         FiniteLoss(),
+        LinearFit(),
         SegmentationReplay(),
         InputCheck(),
         TestClasses(),
