@@ -179,7 +179,7 @@ def ends(graph: "openvino.Model") -> list[str]:
 
 
 def exact_products(graph: "openvino.Model") -> list[str]:
-    """Names of the matrix products of images, which resize them or are the linear denoiser's; others are of features."""
+    """Names of the matrix products of images: those that resize them and those of the linear denoiser."""
     products = [node for node in graph.get_ordered_ops() if node.get_type_name() == "MatMul"]
     return [node.get_friendly_name() for node in products if _resizes(node) or _is_linear_denoiser(node)]
 
