@@ -65,7 +65,7 @@ def test_processes_whose_clocks_differ_train_alike(diaries) -> None:
     assert first["timed"] == second["timed"]
     assert len(first["timed"]["rates"]) == ddp_worker.TIMED_STEPS
     assert len(set(first["timed"]["rates"])) == ddp_worker.TIMED_STEPS
-    assert first["timed"]["sides"] == [64] * 4 + [128] * 4
+    assert first["timed"]["sides"] == [64] * 5 + [128] * 3
 
 
 def test_each_process_draws_anomalies_and_noise_of_its_own(diaries) -> None:

@@ -74,8 +74,8 @@ class SyntheticThreshold(Callback):
         """Look for both classes."""
         del pl_module, batch, batch_idx, dataloader_idx
         if trainer.state.fn == TrainerFn.FITTING:
-            self._images.add(outputs.gt_label)
-            self._pixels.add(outputs.gt_mask)
+            self._images.add(getattr(outputs, "gt_label", None))
+            self._pixels.add(getattr(outputs, "gt_mask", None))
 
     def on_validation_end(self, trainer: Trainer, pl_module: Any) -> None:  # noqa: ANN401 - DiffusionAD
         """Keep the thresholds that anomalib has set, if the validation set has both classes; else those before."""
@@ -123,8 +123,8 @@ class SyntheticThreshold(Callback):
         """Find the thresholds of the weights that the model has."""
         post_processor, images, pixels = module.post_processor, Classes(), Classes()
         for batch in _validation_batches(trainer, module):
-            images.add(batch.gt_label)
-            pixels.add(batch.gt_mask)
+            images.add(getattr(batch, "gt_label", None))
+            pixels.add(getattr(batch, "gt_mask", None))
             post_processor.on_validation_batch_end(trainer, module, batch)
         together = None if trainer.interrupted else module  # who is interrupted waits for no one
         found = images(together), pixels(together)
