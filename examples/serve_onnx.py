@@ -9,8 +9,8 @@ curl --data-binary @image.png http://127.0.0.1:8000
 gives {"score": 0.87, "anomalous": true, "area": 0.02}; area is the share of anomalous pixels. Images on the command
 line are scored at once, without a server: python examples/serve_onnx.py --model model.onnx image.png ...
 
-Export with the size of the model: to_onnx(folder, input_size=(256, 256)). Images are then resized here, as anomalib
-does it in training and testing; a graph that resizes by itself cannot smooth while it shrinks, and its scores differ.
+The graph resizes images of any size as the training did. Its thresholds travel with it as metadata; --threshold moves
+that of the label without exporting anew.
 """
 
 import argparse
@@ -29,21 +29,23 @@ from PIL import Image, UnidentifiedImageError
 class Detector:
     """An exported model."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, threshold: float | None = None) -> None:
         self.session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+        facts = self.session.get_modelmeta().custom_metadata_map
+        self.threshold = float(facts["diffusion_ad.image_threshold"]) if threshold is None else threshold
+        self.pixel_threshold = float(facts["diffusion_ad.pixel_threshold"])
         *_, height, width = self.session.get_inputs()[0].shape
-        if not isinstance(height, int):
-            msg = f"{path} takes images of any size; export it with input_size, the size of the model."
-            raise SystemExit(msg)
-        self.size = (width, height)
+        self.size = (width, height) if isinstance(height, int) else None  # exported with input_size
 
     def __call__(self, data: bytes) -> dict[str, Any]:
         """Score an image file."""
-        picture = Image.open(io.BytesIO(data)).convert("RGB").resize(self.size, Image.Resampling.BILINEAR)
+        picture = Image.open(io.BytesIO(data)).convert("RGB")
+        if self.size is not None:
+            picture = picture.resize(self.size, Image.Resampling.BILINEAR)
         image = np.asarray(picture, dtype=np.float32) / 255
-        names = ["pred_score", "pred_label", "pred_mask"]
-        score, label, mask = self.session.run(names, {"input": image.transpose(2, 0, 1)[None]})
-        return {"score": float(score[0]), "anomalous": bool(label[0]), "area": float(mask.mean())}
+        score, heat = self.session.run(["pred_score", "anomaly_map"], {"input": image.transpose(2, 0, 1)[None]})
+        area = float((heat > self.pixel_threshold).mean())
+        return {"score": float(score[0]), "anomalous": bool(score[0] > self.threshold), "area": area}
 
 
 def make_handler(detector: Detector) -> type[BaseHTTPRequestHandler]:
@@ -69,10 +71,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", type=Path, required=True, help="exported model.onnx")
     parser.add_argument("--port", type=int, default=8000, help="port to serve on")
+    parser.add_argument("--threshold", type=float, help="of the score, in place of the model's")
     parser.add_argument("images", type=Path, nargs="*", help="images to score, in place of serving")
     arguments = parser.parse_args()
 
-    detector = Detector(arguments.model)
+    detector = Detector(arguments.model, arguments.threshold)
     for path in arguments.images:
         print(path, json.dumps(detector(path.read_bytes())))
     if not arguments.images:

@@ -6,6 +6,7 @@
 Arguments: folder with images, folder for results, number of processes, batch size of each process.
 """
 
+import hashlib
 import json
 import sys
 from pathlib import Path
@@ -15,13 +16,14 @@ import torch
 from anomalib.callbacks import ModelCheckpoint
 from anomalib.engine import Engine
 from lightning import seed_everything
-from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.callbacks import Callback, Timer
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from tests.conftest import make_datamodule, make_model, make_shallow
 
 STEPS = 6
+TIMED_STEPS = 8
 
 
 class Diary(Callback):
@@ -52,6 +54,46 @@ class Diary(Callback):
         self.losses.append(float(outputs["loss"]))
 
 
+class Clock(Timer):
+    """A clock by which each step takes half a second; that of the second process is half a second ahead."""
+
+    def __init__(self) -> None:
+        super().__init__({"seconds": 4})
+        self.now = 0.0
+
+    def on_fit_start(self, trainer, *args) -> None:
+        self.now = 0.5 * trainer.global_rank
+
+    def time_elapsed(self, stage="train") -> float:
+        return self.now
+
+
+class Timed(Callback):
+    """Moves the clock on, and writes down rate and resolution of each step."""
+
+    def __init__(self, clock: Clock) -> None:
+        self.clock = clock
+        self.rates: list[float] = []
+        self.sides: list[int] = []
+
+    def on_train_batch_end(self, trainer, pl_module, outputs, *args) -> None:
+        self.rates.append(trainer.optimizers[0].param_groups[0]["lr"])
+        self.sides.append(outputs["image"].shape[-1])
+        self.clock.now += 0.5
+
+
+def work_by_time(data: Path, out: Path, **arguments) -> dict:
+    """What the fast recipe does in a planned time: the weights it ends with, to the last bit, rates and resolutions."""
+    clock = Clock()
+    timed = Timed(clock)
+    model = make_model(recipe="fast", image_size=128, foreground="none", segmentation_replay=2, evaluator=False)
+    keep = ModelCheckpoint(dirpath=out / "weights", every_n_epochs=99, save_top_k=0)
+    engine = Engine(max_epochs=-1, default_root_dir=out / "timed", callbacks=[timed, clock, keep], **arguments)
+    engine.fit(model, datamodule=make_datamodule(data, train_batch_size=2))
+    content = b"".join(parameter.detach().numpy().tobytes() for parameter in model.parameters())
+    return {"weights": hashlib.sha256(content).hexdigest(), "rates": timed.rates, "sides": timed.sides}
+
+
 def work(data: Path, out: Path, devices: int, batch_size: int) -> None:
     """Train, test, and write the diary of this process."""
     make_shallow(pytest.MonkeyPatch())
@@ -65,13 +107,17 @@ def work(data: Path, out: Path, devices: int, batch_size: int) -> None:
 
     engine = Engine(max_steps=STEPS, default_root_dir=out / "run", callbacks=[diary, keep], **quiet, **distributed)
     engine.fit(model, datamodule=datamodule)
-    rank = engine.trainer.global_rank
+    rank, trained_in = engine.trainer.global_rank, engine.trainer.default_root_dir
     # weights that are the same in every run
     engine = Engine(default_root_dir=out / "test", **quiet, **distributed)
     (metrics,) = engine.test(make_model(), datamodule=datamodule, verbose=False)
 
     weights = float(sum(parameter.detach().double().sum() for parameter in model.parameters()))
     result = {name: getattr(diary, name) for name in ("losses", "noise", "masks", "images")}
+    result["latest"] = str((out / "run" / "DiffusionAD" / "stripes" / "latest").resolve())
+    result["folder"] = str(Path(trained_in).resolve())
+    if devices > 1:
+        result["timed"] = work_by_time(data, out, **quiet, **distributed)
     result |= {"metrics": {name: float(value) for name, value in metrics.items()}, "weights": weights}
     (out / f"rank{rank}.json").write_text(json.dumps(result), encoding="utf-8")
 

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
+from torch._ops import OpOverload
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map_only
 
@@ -71,11 +72,13 @@ class PretendedGPU(TorchDispatchMode):
 
     Attributes:
         waits: Operators that made the host wait.
+        operators: All operators that were computed there.
     """
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         super().__init__()
         self.waits: list[str] = []
+        self.operators: set[OpOverload] = set()
         self._pinned: list[Tensor] = []
         monkeypatch.setattr(torch, "Generator", GeneratorAnywhere)
         monkeypatch.setattr(torch.cuda, "_lazy_init", lambda: None)
@@ -106,6 +109,8 @@ class PretendedGPU(TorchDispatchMode):
         waits = function in WAITING or (function in INDEXING and _with_mask(args[1]))
         if (there and waits) or (tensors and there != to_gpu and blocking):
             self.waits.append(str(function))
+        if there or to_gpu:
+            self.operators.add(function)
         pin = options.pop("pin_memory", None)
         known = {id(tensor.content): tensor for tensor in tensors if isinstance(tensor, OnGPU)}
         result = function(*tree_map_only(OnGPU, _content, args), **tree_map_only(OnGPU, _content, options))

@@ -27,7 +27,7 @@ def run_distributed(data: Path, out: Path, batch_size: int) -> list[dict]:
     names = ("RANK", "LOCAL_RANK", "NODE_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
     environment = {name: value for name, value in os.environ.items() if name not in names}
     done = subprocess.run(  # noqa: S603 - our own script
-        command, env=environment, cwd=out, capture_output=True, text=True, timeout=170, check=False
+        command, env=environment, cwd=out, capture_output=True, text=True, timeout=400, check=False
     )
     assert done.returncode == 0, done.stderr[-3000:]
     return [json.loads((out / f"rank{rank}.json").read_text()) for rank in range(PROCESSES)]
@@ -51,6 +51,21 @@ def test_both_processes_share_the_images_and_end_with_the_same_weights(diaries) 
         assert not here & there
     assert first["weights"] == second["weights"]
     assert len(first["losses"]) == len(second["losses"]) == len(one["losses"]) == ddp_worker.STEPS
+
+
+def test_all_processes_write_to_one_folder_and_latest_leads_there(diaries) -> None:
+    (first, second), _ = diaries
+    assert Path(first["folder"]).name == "v0"
+    assert first["folder"] == second["folder"] == first["latest"] == second["latest"]
+
+
+def test_processes_whose_clocks_differ_train_alike(diaries) -> None:
+    """At the same rates and resolutions, to the same weights: else some would wait for what the others never send."""
+    (first, second), _ = diaries
+    assert first["timed"] == second["timed"]
+    assert len(first["timed"]["rates"]) == ddp_worker.TIMED_STEPS
+    assert len(set(first["timed"]["rates"])) == ddp_worker.TIMED_STEPS
+    assert first["timed"]["sides"] == [64] * 4 + [128] * 4
 
 
 def test_each_process_draws_anomalies_and_noise_of_its_own(diaries) -> None:

@@ -19,7 +19,7 @@ from torchvision.transforms.v2.functional import to_image
 
 from anomalib_diffusionad import DiffusionAD, export
 from anomalib_diffusionad.data.images import read_as_seen, resize_to
-from anomalib_diffusionad.export import (
+from anomalib_diffusionad.export.compression import (
     _at_size_of,
     check_compression,
     check_metric,
@@ -28,8 +28,10 @@ from anomalib_diffusionad.export import (
     float_layers,
     quantize,
     quantize_with_accuracy_control,
-    resize,
 )
+from anomalib_diffusionad.export.metadata import facts
+from anomalib_diffusionad.export.resizing import resize
+from anomalib_diffusionad.post_processor import ProbabilityPostProcessor
 
 from .conftest import SIZE, make_datamodule, make_model, make_smoothing_model, write_folder
 
@@ -97,6 +99,26 @@ def test_without_an_input_size_the_graph_resizes_images_as_the_training_did(tmp_
         np.testing.assert_allclose(result["pred_score"], score, rtol=0, atol=1e-3)
         maps = compiled(model.pre_processor.transform(image).numpy())["anomaly_map"]
         np.testing.assert_allclose(result["anomaly_map"], maps, rtol=0, atol=1e-3)
+
+
+def test_thresholds_and_size_travel_with_the_graph(exported_files: tuple[Path, Path]) -> None:
+    onnxruntime = pytest.importorskip("onnxruntime")
+    onnx_file, openvino_file = exported_files
+    expected = {"image_size": "64", "image_threshold": "0.5", "pixel_threshold": "0.5"}
+    session = onnxruntime.InferenceSession(onnx_file, providers=["CPUExecutionProvider"])
+    found = session.get_modelmeta().custom_metadata_map
+    assert {name: found[f"diffusion_ad.{name}"] for name in expected} == expected
+    graph = pytest.importorskip("openvino").Core().read_model(openvino_file)
+    assert {name: graph.get_rt_info(["diffusion_ad", name]).value for name in expected} == expected
+
+
+def test_facts_have_the_thresholds_in_use() -> None:
+    post_processor = ProbabilityPostProcessor(image_sensitivity=0.6)
+    post_processor.set_thresholds(image=0.3, pixel=0.25)
+    values = facts(post_processor, 128)
+    assert float(values["image_threshold"]) == pytest.approx(0.2)
+    assert float(values["pixel_threshold"]) == pytest.approx(0.25)
+    assert "image_threshold" not in facts(None, 128)
 
 
 def test_openvino_does_not_copy_maps_from_one_layout_to_another(openvino_file: Path) -> None:

@@ -8,6 +8,7 @@ import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -165,9 +166,28 @@ def test_the_first_bad_step_is_remembered(datamodule: Folder, tmp_path: Path, mo
     monkeypatch.setattr(FiniteLoss, "check", lambda self, _trainer: seen.append(int(self._bad_step)))
     callbacks = [AtStep(1, spoil), ModelCheckpoint(dirpath=tmp_path, every_n_epochs=9)]
     engine = Engine(max_steps=2, default_root_dir=tmp_path, callbacks=callbacks, **QUIET)
-    engine.fit(model, datamodule=datamodule)
+    with pytest.raises(FloatingPointError, match=r"weights .* no longer finite"):  # when the run ends
+        engine.fit(model, datamodule=datamodule)
     assert seen[:1] == [-1]
     assert set(seen[1:]) == {1}
+
+
+def test_all_processes_stop_where_one_has_a_loss_that_is_not_finite() -> None:
+    """One that stopped alone would leave the others waiting for its gradients."""
+    here, there = FiniteLoss(), FiniteLoss()
+
+    def reduce(_own: torch.Tensor, reduce_op: str) -> torch.Tensor:
+        return getattr(torch.stack([here._bad_step, there._bad_step]), reduce_op)()
+
+    strategy = SimpleNamespace(reduce=reduce)
+    trainer = SimpleNamespace(
+        world_size=2, interrupted=False, strategy=strategy, global_step=7, log_every_n_steps=5, checkpoint_callback=None
+    )
+    here.on_before_backward(trainer, None, torch.tensor(1.0))
+    there.on_before_backward(trainer, None, torch.tensor(float("nan")))  # looked at later, by all
+    for process in (here, there):
+        with pytest.raises(FloatingPointError, match="no longer finite at step 7"):
+            process.check(trainer)
 
 
 @pytest.mark.slow

@@ -24,7 +24,7 @@ from lightning.pytorch.utilities.types import STEP_OUTPUT, OptimizerLRScheduler
 from torch.nn.functional import avg_pool2d, max_pool2d
 from torch.optim import Adam
 from torch.optim.lr_scheduler import LambdaLR
-from torchvision.transforms.v2 import Compose, Resize
+from torchvision.transforms.v2 import Resize
 
 from . import training
 from .export import DiffusionADExport
@@ -84,6 +84,7 @@ class DiffusionAD(DiffusionADExport, AnomalibModule):
             paper's way for textures), ``"auto"`` (on the object where it stands out from its background), ``"isnet"``
             (on the object that IS-Net finds, the paper's way for objects; needs the extra ``foreground``), an IS-Net
             ONNX file or a folder with masks (none; fast auto).
+        leave_out_broken: Leave images that cannot be read out of a run, with a warning, rather than refuse it (false).
         recipe: ``"paper"``, the paper's settings, or ``"fast"``, ours for training runs that are short of time.
         pre_processor: Resizes images to ``image_size``; must not normalise them. True for the default.
         post_processor: Makes labels and masks from scores and maps. True for the default.
@@ -126,6 +127,7 @@ class DiffusionAD(DiffusionADExport, AnomalibModule):
         anomaly_source: str | None = None,
         self_augmentation: float | None = None,
         foreground: str | None = None,
+        leave_out_broken: bool | None = None,
         recipe: Literal["paper", "fast"] = "paper",
         pre_processor: PreProcessor | bool = True,
         post_processor: PostProcessor | bool = True,
@@ -213,10 +215,6 @@ class DiffusionAD(DiffusionADExport, AnomalibModule):
         del stage
         self._synthesis.close()
 
-    def on_fit_start(self) -> None:
-        """Plan the coarse part of the run."""
-        self._progress = training.Progress(self.trainer) if self.settings.coarse_training else None
-
     def training_step(self, batch: ImageBatch, batch_idx: int) -> STEP_OUTPUT:
         """One step of joint training (section 4.3).
 
@@ -226,14 +224,10 @@ class DiffusionAD(DiffusionADExport, AnomalibModule):
 
         Returns:
             Dictionary with the scalar ``loss`` and what the segmentation network saw, for ``segmentation_replay``.
-
-        Raises:
-            ValueError: If the first batch of an epoch holds images that are not finite or not in [0, 1].
         """
-        if batch_idx == 0:
-            training.check_values(cast("torch.Tensor", batch.image))
         settings, generator = self.settings, self.randomness.generator(self, batch_idx)
-        image, mask, label = self.synthesizer(batch.image, batch.image_path, self.global_step, generator)
+        paths = getattr(batch, "image_path", None)
+        image, mask, label = self.synthesizer(batch.image, paths, self.global_step, generator)
         if self._progress is not None and self._progress(self.global_step) < settings.coarse_training:
             image, mask = avg_pool2d(image, 2), max_pool2d(mask, 2)
         count, device = image.shape[0], image.device
@@ -264,25 +258,28 @@ class DiffusionAD(DiffusionADExport, AnomalibModule):
     test_step = predict_step = validation_step
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
-        """Adam with a learning rate for each network, constant or over one cycle of a run whose end is known."""
+        """Adam with a learning rate for each network, constant or over one cycle; plan by the progress of the run."""
         rates = self.settings.learning_rates
         groups = zip((self.model.unet, self.model.segmentation), rates, strict=True)
         # Lightning does not clip the gradients of a fused optimiser in mixed precision
         fused = not getattr(self._trainer, "gradient_clip_val", None)
         optimizer = Adam([{"params": network.parameters(), "lr": rate} for network, rate in groups], fused=fused)
-        if self.settings.learning_rate_schedule == "constant":
+        one_cycle = self.settings.learning_rate_schedule == "one_cycle"
+        self._progress = progress = (
+            training.Progress(self.trainer) if one_cycle or self.settings.coarse_training else None
+        )
+        if progress is None or not one_cycle:
             return optimizer
-        progress = training.Progress(self.trainer)
         scheduler = LambdaLR(optimizer, lambda step: training.one_cycle(progress(step)))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Refuse to save weights that are no longer finite; the checkpoint before is then kept.
+        """Add thresholds, and refuse to save weights that are no longer finite; the checkpoint before is then kept.
 
         Raises:
             FloatingPointError: If one is not.
         """
-        training.check_finite(checkpoint["state_dict"])
+        training.finish_checkpoint(self, checkpoint)
         super().on_save_checkpoint(checkpoint)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -315,7 +312,7 @@ class DiffusionAD(DiffusionADExport, AnomalibModule):
     @staticmethod
     def configure_pre_processor(image_size: tuple[int, int] | None = None) -> PreProcessor:
         """Resize to ``image_size``, 256 x 256 if None. Images stay in [0, 1]."""
-        return PreProcessor(transform=Compose([Resize(image_size or (256, 256), antialias=True)]))
+        return PreProcessor(transform=Resize(image_size or (256, 256), antialias=True))
 
     def configure_post_processor(self) -> PostProcessor:
         """Thresholds without rescaling."""

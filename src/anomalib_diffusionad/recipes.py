@@ -52,6 +52,7 @@ class Settings(NamedTuple):
     anomaly_source: str | None = None
     self_augmentation: float = 0.5
     foreground: str = "none"
+    leave_out_broken: bool = False
 
     @property
     def halves(self) -> bool:

@@ -127,6 +127,7 @@ def test_without_a_cache_folder_nothing_is_written(
 def test_memory_is_bounded(tmp_path: Path) -> None:
     size = 2048
     for number in range(4):
+        save_square(tmp_path / f"{number}.png")
         save_square(tmp_path / "masks" / f"{number}.png")
     foreground = make_foreground(str(tmp_path / "masks"), size, memory_mib=1)
     foreground.check([tmp_path / f"{number}.png" for number in range(4)])

@@ -18,7 +18,7 @@ from .statistics import disc
 @pytest.mark.parametrize("size", [64, 96])
 @pytest.mark.parametrize("scale", [(1, 1), (4, 32), (32, 2)])
 def test_noise_equals_the_textbook(size: int, scale: tuple[int, int]) -> None:
-    noise = PerlinNoise.draw(1, torch.device("cpu"), torch.Generator().manual_seed(0))
+    noise = PerlinNoise.draw(1, torch.Generator().manual_seed(0))
     noise = noise._replace(scale=torch.tensor([scale], dtype=torch.float32), angle=torch.zeros(1))
     rows, columns = scale
     expected = reference.perlin(rows, columns, noise.gradient[0, : rows + 1, : columns + 1].numpy(), size)
@@ -26,7 +26,7 @@ def test_noise_equals_the_textbook(size: int, scale: tuple[int, int]) -> None:
 
 
 def test_rotation_turns_the_noise_about_the_centre() -> None:
-    noise = PerlinNoise.draw(1, torch.device("cpu"), torch.Generator().manual_seed(1))
+    noise = PerlinNoise.draw(1, torch.Generator().manual_seed(1))
     straight = noise._replace(angle=torch.zeros(1)).evaluate(64)[0]
     quarter = noise._replace(angle=torch.full((1,), math.pi / 2)).evaluate(64)[0]
     assert min((quarter - straight.rot90(turns)).abs().max().item() for turns in (1, 3)) < 1e-4
@@ -36,7 +36,7 @@ def test_rotation_turns_the_noise_about_the_centre() -> None:
 
 
 def test_scales_and_angles_cover_their_ranges_evenly() -> None:
-    noise = PerlinNoise.draw(6000, torch.device("cpu"), torch.Generator().manual_seed(0))
+    noise = PerlinNoise.draw(6000, torch.Generator().manual_seed(0))
     counts = torch.bincount(noise.scale.log2().long().flatten(), minlength=6)
     assert len(counts) == 6
     assert (counts / counts.sum() - 1 / 6).abs().max() < 0.02

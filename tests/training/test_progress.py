@@ -1,7 +1,7 @@
 # Copyright (C) 2026 The anomalib-diffusionad authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Learning rates and resolutions that follow the progress of a training."""
+"""Learning rates and resolutions that follow the progress of a training run."""
 
 from pathlib import Path
 from types import SimpleNamespace
@@ -30,8 +30,8 @@ class Clock(Timer):
         return self.now
 
 
-def progress(steps: float, *timers: Timer) -> Progress:
-    return Progress(SimpleNamespace(estimated_stepping_batches=steps, callbacks=list(timers)))
+def progress(steps: float, *timers: Timer, **trainer) -> Progress:
+    return Progress(SimpleNamespace(estimated_stepping_batches=steps, callbacks=list(timers), world_size=1, **trainer))
 
 
 def test_progress_is_by_steps_or_by_time_whichever_is_further() -> None:
@@ -45,6 +45,36 @@ def test_progress_is_by_steps_or_by_time_whichever_is_further() -> None:
     assert by_both(50) == 0.5
     clock.now = 100.0
     assert by_time(0) == 1
+
+
+def test_the_first_process_says_once_a_step_how_far_a_run_is() -> None:
+    """Where the clocks of processes differ, they would train at other rates and resolutions."""
+    said: list[float] = []
+
+    def process(steps: float, *timers: Timer, broadcast) -> Progress:
+        trainer = SimpleNamespace(
+            estimated_stepping_batches=steps,
+            callbacks=list(timers),
+            world_size=2,
+            strategy=SimpleNamespace(broadcast=broadcast),
+        )
+        return Progress(trainer)
+
+    def say(share: float) -> float:
+        said.append(share)
+        return share
+
+    here, there = Clock(80), Clock(80)
+    first = process(100, here, broadcast=say)
+    second = process(100, there, broadcast=lambda _share: said[-1])
+    for step in range(4):
+        here.now, there.now = 10.0 * step, 10.0 * step + 5
+        assert first(step) == second(step) == 10 * step / 80
+        here.now += 3  # the learning rate and the next step ask for the same one
+        assert first(step) == second(step) == 10 * step / 80
+    assert len(said) == 4
+    by_steps = process(100, broadcast=lambda _share: pytest.fail("Steps are the same everywhere."))
+    assert by_steps(50) == 0.5
 
 
 @pytest.mark.parametrize("steps", [-1, float("inf")])

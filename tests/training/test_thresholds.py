@@ -1,18 +1,23 @@
 # Copyright (C) 2026 The anomalib-diffusionad authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Thresholds of trainings without a validation set."""
+"""The thresholds that a training run ends with."""
 
+import logging
 from pathlib import Path
 
 import pytest
 import torch
+from anomalib.callbacks import ModelCheckpoint
 from anomalib.data import Folder, InferenceBatch
 from anomalib.engine import Engine
-from lightning.pytorch import Callback
+from lightning.pytorch import Callback, LightningDataModule
+from lightning.pytorch.callbacks import EarlyStopping, EMAWeightAveraging
+from torch.utils.data import DataLoader, SubsetRandomSampler
 
-from anomalib_diffusionad import DiffusionAD
-from anomalib_diffusionad.training.thresholds import SyntheticThreshold
+from anomalib_diffusionad import DiffusionAD, DiffusionADModel
+from anomalib_diffusionad.training import thresholds as thresholds_file
+from anomalib_diffusionad.training.thresholds import SyntheticThreshold, _training_batches
 
 from ..conftest import QUIET, make_datamodule
 
@@ -77,7 +82,7 @@ def test_a_validation_set_has_the_last_word(folder: Path, tmp_path: Path, monkey
     def fail(*_args) -> None:
         raise AssertionError
 
-    monkeypatch.setattr("anomalib_diffusionad.training.thresholds._batches", fail)
+    monkeypatch.setattr(thresholds_file, "_synthetic_batches", fail)
     model, _, _ = train(make_datamodule(folder, val_split_mode="from_test", seed=0), tmp_path)
     assert not model.post_processor.image_threshold.isnan()
 
@@ -86,16 +91,149 @@ def test_a_validation_set_has_the_last_word(folder: Path, tmp_path: Path, monkey
 def test_nothing_is_set_before_the_end_or_without_a_post_processor(
     datamodule: Folder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    epochs = []
-    plain = SyntheticThreshold.on_train_epoch_end
+    unset = []
+    plain = SyntheticThreshold.settle
 
-    def watch(self, trainer, pl_module) -> None:
-        plain(self, trainer, pl_module)
-        epochs.append(bool(pl_module.post_processor.image_threshold.isnan()))
+    def watch(self, trainer, module, weights) -> None:
+        plain(self, trainer, module, weights)
+        unset.append(bool(module.post_processor.image_threshold.isnan()))
 
-    monkeypatch.setattr(SyntheticThreshold, "on_train_epoch_end", watch)
+    monkeypatch.setattr(SyntheticThreshold, "settle", watch)
     train(datamodule, tmp_path / "two", max_epochs=2)
-    assert epochs == [True, False]
-    monkeypatch.setattr(SyntheticThreshold, "on_train_epoch_end", plain)
+    assert unset == [True, False, False]  # two checkpoints, and the model itself
+    monkeypatch.setattr(SyntheticThreshold, "settle", plain)
     model = DiffusionAD(preset="tiny", image_size=64, segmentation_channels=4, visualizer=False, post_processor=False)
     Engine(max_epochs=1, default_root_dir=tmp_path / "none", **QUIET).fit(model, datamodule=datamodule)
+
+
+def weights_of(state: dict[str, torch.Tensor]) -> torch.Tensor:
+    return torch.cat([value.flatten() for name, value in state.items() if name.startswith("model.unet")])
+
+
+def fit_and_read(
+    root: Path, monkeypatch: pytest.MonkeyPatch, callbacks: list, loaders: tuple = (), datamodule=None, **limits
+) -> tuple[DiffusionAD, dict[str, torch.Tensor]]:
+    """Train; the model and what its checkpoint holds, whose thresholds were taken with the weights beside them."""
+    model = DiffusionAD(preset="tiny", image_size=64, segmentation_channels=4, visualizer=False)
+    scored: list[torch.Tensor] = []
+    plain = DiffusionADModel.forward
+
+    def watch(self, image):
+        scored.append(weights_of({f"model.{name}": value.clone() for name, value in self.state_dict().items()}))
+        return plain(self, image)
+
+    monkeypatch.setattr(DiffusionADModel, "forward", watch)
+    engine = Engine(default_root_dir=root, callbacks=callbacks, **limits, **QUIET)
+    engine.fit(model, *loaders, datamodule=datamodule)
+    monkeypatch.setattr(DiffusionADModel, "forward", plain)
+    saved = torch.load(engine.best_model_path, weights_only=True)["state_dict"]
+    assert torch.equal(scored[-1], weights_of(saved))
+    for name, value in model.post_processor.state_dict(prefix="post_processor.").items():
+        assert torch.equal(saved[name], value) or value.isnan()
+    for threshold in (model.post_processor.image_threshold, model.post_processor.pixel_threshold):
+        assert 0 < threshold < 1
+    return model, saved
+
+
+def test_a_run_that_early_stopping_ends_has_thresholds(
+    datamodule: Folder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Lightning asks EarlyStopping after all other callbacks."""
+    stop = EarlyStopping("train_loss", mode="min", stopping_threshold=1e9)
+    fit_and_read(tmp_path, monkeypatch, [stop], datamodule=datamodule, max_epochs=3)
+
+
+@pytest.mark.parametrize("split", ["none", "from_test"])
+def test_averaged_weights_are_saved_with_their_thresholds(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, split: str
+) -> None:
+    datamodule = make_datamodule(folder, val_split_mode=split, seed=0)
+    average = EMAWeightAveraging(decay=0.5)
+    model, saved = fit_and_read(tmp_path, monkeypatch, [average], datamodule=datamodule, max_epochs=2)
+    assert torch.equal(weights_of(model.state_dict()), weights_of(saved))
+
+
+class Plain(LightningDataModule):
+    """A datamodule that is none of anomalib's, with what one of these has in it."""
+
+    name, category = "plain", ""
+
+    def __init__(self, source: Folder) -> None:
+        super().__init__()
+        source.setup()
+        self.source = source
+
+    def train_dataloader(self) -> DataLoader:
+        return self.source.train_dataloader()
+
+    def val_dataloader(self) -> DataLoader:
+        return self.source.test_dataloader()
+
+
+def test_dataloaders_and_any_datamodule_give_thresholds(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    datamodule = make_datamodule(folder)
+    datamodule.setup()
+    asked: list[int] = []
+    plain = thresholds_file._synthetic_batches
+    monkeypatch.setattr(thresholds_file, "_synthetic_batches", lambda *args: asked.append(1) or plain(*args))
+    loaders = (datamodule.train_dataloader(),)
+    fit_and_read(tmp_path / "loaders", monkeypatch, [], loaders, max_epochs=1)
+    assert asked == [1]
+    fit_and_read(tmp_path / "plain", monkeypatch, [], datamodule=Plain(datamodule), max_epochs=1)
+    assert asked == [1], "there is a validation set"
+
+
+@pytest.mark.parametrize(("kept", "word"), [("normal", "are normal"), ("nothing", "empty")])
+def test_a_validation_set_that_cannot_give_thresholds_is_replaced_and_named(
+    folder: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    kept: str,
+    word: str,
+) -> None:
+    class Split(Folder):
+        def _create_val_split(self) -> None:
+            labels = self.test_data.samples.label_index
+            rows = [row for row, label in enumerate(labels) if word == "are normal" and label == 0]
+            self.val_data = self.test_data.subsample(rows)
+
+    datamodule = Split(
+        name="s", root=folder, normal_dir="good", abnormal_dir="bad", normal_test_dir="test_good", mask_dir="masks",
+        train_batch_size=4, eval_batch_size=4, num_workers=0,
+    )  # fmt: skip
+    with caplog.at_level(logging.WARNING):
+        fit_and_read(tmp_path, monkeypatch, [], datamodule=datamodule, max_epochs=1)
+    (text,) = [record.getMessage() for record in caplog.records if "synthetic anomalies" in record.getMessage()]
+    assert word in text
+
+
+def test_without_masks_the_threshold_of_pixels_is_synthetic(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    datamodule = Folder(
+        name="s", root=folder, normal_dir="good", abnormal_dir="bad", normal_test_dir="test_good", seed=0,
+        train_batch_size=4, eval_batch_size=4, num_workers=0, val_split_mode="from_test",
+    )  # fmt: skip
+    with caplog.at_level(logging.WARNING):
+        fit_and_read(tmp_path, monkeypatch, [], datamodule=datamodule, max_epochs=1)
+    assert "The threshold of pixels from synthetic anomalies" in caplog.text
+
+
+@pytest.mark.parametrize("limits", [{"max_epochs": 2, "check_val_every_n_epoch": 5}, {"max_steps": 3}])
+def test_the_validation_set_is_asked_where_its_turn_does_not_come(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limits: dict[str, int]
+) -> None:
+    monkeypatch.setattr(thresholds_file, "_synthetic_batches", lambda *_args: pytest.fail("There is a validation set."))
+    datamodule = make_datamodule(folder, val_split_mode="from_test", seed=0)
+    keep = ModelCheckpoint(dirpath=tmp_path / "kept", save_on_train_epoch_end=True)
+    fit_and_read(tmp_path, monkeypatch, [keep], datamodule=datamodule, **limits)
+
+
+def test_images_that_a_sampler_leaves_out_are_not_looked_at() -> None:
+    images = [torch.tensor(float(number)) for number in range(10)]
+    for sampler, expected in ((None, set(range(10))), (SubsetRandomSampler([1, 3, 7]), {1, 3, 7})):
+        batches = list(_training_batches(DataLoader(images, batch_size=2, sampler=sampler)))
+        assert {int(value) for batch in batches for value in batch} == expected

@@ -13,6 +13,7 @@ from anomalib.data.utils import ValSplitMode
 from numpy.typing import NDArray
 from torch import Tensor
 
+from anomalib_diffusionad.data.geometry import Geometry, Origin
 from anomalib_diffusionad.data.images import as_seen, evenly, read_as_seen
 from anomalib_diffusionad.lightning_model import DiffusionAD
 from anomalib_diffusionad.recipes import Settings
@@ -99,7 +100,7 @@ def synthetic_samples(paths: Sequence[str], model: DiffusionAD, settings: Settin
         settings.anomaly_source,
         settings.foreground,
         settings.image_size,
-        image_paths=chosen,
+        origin=Origin(chosen, Geometry(transform)),
         textures_mib=TEXTURES_MIB,
     ):
         steps = model.synthesizer.steps(image, chosen, 0, torch.Generator().manual_seed(seed))

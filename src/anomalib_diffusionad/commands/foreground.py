@@ -62,7 +62,7 @@ def foreground(
         if overwrite or not mask_path.is_file():
             mask = source.from_image(read_rgb(image_path))
             whole += bool(mask.all())
-            write_mask(mask, mask_path)
+            write_mask(mask, mask_path, image_path)
     if whole:
         logger.warning("No clear object was found on %d images: their masks are the whole image.", whole)
     sheet = _contact_sheet(mask_paths, Path(data))

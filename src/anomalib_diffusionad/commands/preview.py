@@ -14,6 +14,7 @@ from jsonargparse import ArgumentParser
 from torch import Tensor
 
 from anomalib_diffusionad.checks import require_at_least
+from anomalib_diffusionad.data.geometry import Geometry, Origin
 from anomalib_diffusionad.data.images import evenly, find_images, read_as_seen, resize_to
 from anomalib_diffusionad.lightning_model import DiffusionAD
 from anomalib_diffusionad.recipes import Settings, resolve
@@ -124,7 +125,7 @@ def _synthesise(image: Tensor, paths: list[Path], settings: Settings, seed: int)
         settings.anomaly_source,
         settings.foreground,
         settings.image_size,
-        image_paths=names,
+        origin=Origin(names, Geometry(resize_to(settings.image_size))),
         textures_mib=TEXTURES_MIB,
     ):
         return synthesizer.steps(image, names, 0, torch.Generator().manual_seed(seed))

@@ -26,6 +26,8 @@ from anomalib.utils.path import resolve_dataset_root
 from pandas import DataFrame
 from torchvision.transforms.v2 import Transform
 
+from .images import is_hidden
+
 CATEGORIES = tuple(f"Class{number}" for number in range(1, 11))
 FOLDERS = {Split.TRAIN: "Train", Split.TEST: "Test"}
 MASK_ENDING = "_label"
@@ -227,7 +229,8 @@ def _listed_masks(listing: Path) -> list[str]:
 
 
 def _pngs(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.glob("*") if path.suffix.lower() == ".png")
+    paths = (path for path in folder.glob("*") if path.suffix.lower() == ".png")
+    return sorted(path for path in paths if not is_hidden(path.relative_to(folder)))
 
 
 def _check_category(category: str) -> None:

@@ -148,7 +148,7 @@ def _evenly_spaced(height: int, width: int, device: torch.device) -> Tensor:
 
 def _unshuffle(y: Tensor, x: Tensor, order: Tensor, patch_height: int, patch_width: int) -> tuple[Tensor, Tensor]:
     """Which pixels those of an image show whose patches are ``order``, ``(64,)``."""
-    shown = order.take(y // patch_height * GRID + x // patch_width)
+    shown = order[y // patch_height * GRID + x // patch_width]
     return shown // GRID * patch_height + y % patch_height, shown % GRID * patch_width + x % patch_width
 
 

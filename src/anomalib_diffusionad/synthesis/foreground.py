@@ -14,6 +14,10 @@ from PIL import Image
 from torch import Tensor
 from tqdm import tqdm
 
+from anomalib_diffusionad.checks import require
+from anomalib_diffusionad.data.geometry import Geometry
+from anomalib_diffusionad.data.images import resize_to
+
 from .auto_foreground import find_object
 from .isnet import ISNet
 from .mask_sources import ComputedMasks, MaskFolder, MaskSource
@@ -22,7 +26,16 @@ logger = logging.getLogger(__name__)
 
 
 class Foreground:
-    """Foreground of a batch of images; this one is the whole of each image."""
+    """Foreground of a batch of images; this one is the whole of each image.
+
+    Attributes:
+        geometry: How the images lie in their files, for masks that belong to files. None where they do not all lie the
+            same way, or that is not known.
+        needs_files: Whether there is a foreground for images of files alone.
+    """
+
+    geometry: Geometry | None = None
+    needs_files = False
 
     def check(self, image_paths: Iterable[str | Path]) -> None:
         """Make sure, before training starts, that there is a foreground for each training image.
@@ -37,19 +50,19 @@ class Foreground:
     def __call__(
         self,
         image: Tensor,
-        image_path: Sequence[str] | None = None,
+        image_path: Sequence[str | None] | None = None,
         generator: torch.Generator | None = None,
     ) -> Tensor:
         """Give the foreground of each image.
 
         Args:
             image: Images ``(N, 3, S, S)`` in [0, 1].
-            image_path: File of each image, for masks that belong to files. They fit only images that have not been
-                flipped, rotated or cropped after they were read.
+            image_path: File of each image, for masks that belong to files; None for images without one.
             generator: Source of randomness on the CPU. Defaults to PyTorch's global one.
 
         Returns:
-            bool ``(N, 1, S, S)`` on the device of the images.
+            bool ``(N, 1, S, S)``, on the CPU, where anomalies are drawn. What is on another device is fetched from
+            there, which waits for it.
         """
         del image_path, generator
         return whole_image(image)
@@ -61,7 +74,7 @@ class RandomPart(Foreground):
     def __call__(
         self,
         image: Tensor,
-        image_path: Sequence[str] | None = None,
+        image_path: Sequence[str | None] | None = None,
         generator: torch.Generator | None = None,
     ) -> Tensor:
         """See :meth:`Foreground.__call__`."""
@@ -81,13 +94,18 @@ class MaskForeground(Foreground):
     def __init__(self, source: MaskSource, size: int, memory_mib: int = 64) -> None:
         self.source = source
         self.size = size
+        self.geometry = Geometry(resize_to(size))
+        self.needs_files = source.needs_files
         self._packed = lru_cache(maxsize=max(1, memory_mib * 2**20 * 8 // size**2))(self._read)
 
     def check(self, image_paths: Iterable[str | Path]) -> None:
         """See :meth:`Foreground.check`; says for how many images the foreground is all of it."""
         paths = [str(path) for path in image_paths]
+        if self.geometry is None:
+            return
         full = np.packbits(np.ones(self.size**2, dtype=bool))
-        whole = sum(np.array_equal(self._packed(path), full) for path in tqdm(paths, desc="Foreground masks"))
+        masks = (self._packed(self.geometry, path) for path in tqdm(paths, desc="Foreground masks"))
+        whole = sum(np.array_equal(mask, full) for mask in masks)
         if whole:
             logger.warning(
                 "The foreground is the whole image on %d of %d training images, since no clear object was found on "
@@ -99,27 +117,45 @@ class MaskForeground(Foreground):
     def __call__(
         self,
         image: Tensor,
-        image_path: Sequence[str] | None = None,
+        image_path: Sequence[str | None] | None = None,
         generator: torch.Generator | None = None,
     ) -> Tensor:
         """See :meth:`Foreground.__call__`; without ``image_path`` masks are computed from the images themselves.
 
         Raises:
-            ValueError: If ``image_path`` is None and the masks come from a folder.
+            ValueError: If an image has no ``image_path`` and the masks come from a folder.
         """
         del generator
-        if image_path is None:
+        paths = [None] * len(image) if image_path is None or self.geometry is None else image_path
+        if any(path is None for path in paths):  # the only reason to fetch images from their device
             pixels = (image.permute(0, 2, 3, 1) * 255).round().byte().cpu().numpy()
-            masks = np.stack([self.source.from_image(one) for one in pixels])
-        else:
-            packed = np.stack([self._packed(str(path)) for path in image_path])
-            masks = np.unpackbits(packed, axis=1, count=self.size**2).reshape(-1, self.size, self.size).astype(bool)
-        return torch.from_numpy(masks)[:, None].to(image.device, non_blocking=True)
+        masks = torch.empty(len(image), 1, self.size, self.size, dtype=torch.bool)
+        for row, path in enumerate(paths):
+            mask = self.source.from_image(pixels[row]) if path is None else self._of_file(path)
+            masks[row, 0] = torch.from_numpy(mask)
+        return masks
 
-    def _read(self, image_path: str) -> np.ndarray:
-        """The mask of a file at the training size, eight pixels a byte."""
-        mask = Image.fromarray(self.source.read(image_path))
-        return np.packbits(np.asarray(mask.resize((self.size, self.size), Image.Resampling.NEAREST)))
+    def _of_file(self, image_path: str) -> np.ndarray:
+        packed = self._packed(self.geometry, str(image_path))
+        return np.unpackbits(packed, count=self.size**2).reshape(self.size, self.size).astype(bool)
+
+    def _read(self, geometry: Geometry, image_path: str) -> np.ndarray:
+        """The mask of a file as it lies over the image that the model sees, eight pixels a byte."""
+        mask = self.source.read(image_path)
+        with Image.open(image_path) as image:
+            width, height = image.size
+        laid = geometry.lay(mask, (height, width))
+        require(
+            laid.shape == (self.size, self.size),
+            f"{image_path} comes to the model in {laid.shape[0]} x {laid.shape[1]} pixels, not in {self.size} x "
+            f"{self.size}: have the pre_processor resize to height and width.",
+        )
+        require(
+            laid.any() or not self.needs_files,
+            f"The foreground mask of {image_path} marks nothing of what the pre_processor leaves of the image: mark "
+            f"what is left, or leave pre_processor at its default.",
+        )
+        return np.packbits(laid if laid.any() else np.ones_like(laid))
 
 
 def make_foreground(foreground: str, size: int, cache_dir: Path | None = None, memory_mib: int = 64) -> Foreground:
@@ -160,8 +196,8 @@ def make_foreground(foreground: str, size: int, cache_dir: Path | None = None, m
 
 
 def whole_image(image: Tensor) -> Tensor:
-    """The whole of each image: bool ``(N, 1, H, W)`` for images ``(N, 3, H, W)``."""
-    return torch.ones_like(image[:, :1], dtype=torch.bool)
+    """The whole of each image: bool ``(N, 1, H, W)``, on the CPU, for images ``(N, 3, H, W)``."""
+    return torch.ones(len(image), 1, *image.shape[2:], dtype=torch.bool)
 
 
 def random_part(image: Tensor, generator: torch.Generator | None = None) -> Tensor:
@@ -172,14 +208,14 @@ def random_part(image: Tensor, generator: torch.Generator | None = None) -> Tens
         generator: Source of randomness on the CPU. Defaults to PyTorch's global one.
 
     Returns:
-        bool ``(N, 1, H, W)``.
+        bool ``(N, 1, H, W)``, on the CPU.
     """
     count, _, height, width = image.shape
     side = torch.rand(count, 2, generator=generator) * (2 / 3) + 1 / 3
     start = torch.rand(count, 2, generator=generator) * (1 - side)
-    low, high = (value.to(image.device, non_blocking=True)[:, :, None] for value in (start, start + side))
-    y = (torch.arange(height, device=image.device) + 0.5) / height
-    x = (torch.arange(width, device=image.device) + 0.5) / width
+    low, high = (value[:, :, None] for value in (start, start + side))
+    y = (torch.arange(height) + 0.5) / height
+    x = (torch.arange(width) + 0.5) / width
     rows = (y >= low[:, 0]) & (y < high[:, 0])
     columns = (x >= low[:, 1]) & (x < high[:, 1])
     return (rows[:, :, None] & columns[:, None, :])[:, None]

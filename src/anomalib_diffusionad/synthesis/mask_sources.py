@@ -11,17 +11,23 @@ from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
+from PIL import ExifTags, Image
 
 from anomalib_diffusionad.data.files import whole_file
-from anomalib_diffusionad.data.images import find_images, read_rgb
+from anomalib_diffusionad.data.images import check_same_way_up, find_images, orientation, read_rgb
 
 # takes an RGB image, uint8 (H, W, 3), and gives a mask, bool (H, W), or None where it is not sure
 Estimator = Callable[[np.ndarray], np.ndarray | None]
 
 
 class MaskSource(ABC):
-    """Gives the foreground mask of an image file."""
+    """Gives the foreground mask of an image file.
+
+    Attributes:
+        needs_files: Whether there are masks for files alone.
+    """
+
+    needs_files = False
 
     @abstractmethod
     def read(self, image_path: str | Path) -> np.ndarray:
@@ -46,6 +52,8 @@ class MaskFolder(MaskSource):
         FileNotFoundError: If the folder is missing or holds no images.
     """
 
+    needs_files = True
+
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self._by_stem: dict[str, list[Path]] = defaultdict(list)
@@ -63,9 +71,11 @@ class MaskFolder(MaskSource):
 
         Raises:
             FileNotFoundError: If there is no mask for the image.
-            ValueError: If several masks fit equally well, or the mask has no foreground.
+            ValueError: If several masks fit equally well, the mask has no foreground, or it may lie in another way than
+                the image does in its file.
         """
         path = self._find(Path(image_path))
+        check_same_way_up(image_path, path)
         mask = np.asarray(Image.open(path).convert("L")) > 127
         if not mask.any():
             msg = f"The foreground mask {path} is empty: no pixel is 128 or more. Masks are images with 0 and 255."
@@ -144,10 +154,20 @@ class ComputedMasks(MaskSource):
         return np.ones(image.shape[:2], dtype=bool) if mask is None else mask
 
 
-def write_mask(mask: np.ndarray, path: Path) -> None:
-    """Write a mask, bool ``(H, W)``, as PNG with 0 and 255, whole or not at all."""
+def write_mask(mask: np.ndarray, path: Path, image_path: str | Path | None = None) -> None:
+    """Write a mask, bool ``(H, W)``, as PNG with 0 and 255, whole or not at all.
+
+    Args:
+        mask: The mask.
+        path: File to write.
+        image_path: Image of the mask. Where a tag of its file turns it in viewers, the mask's turns the mask too.
+    """
+    exif = Image.Exif()
+    if image_path is not None:
+        with Image.open(image_path) as image:
+            exif[ExifTags.Base.Orientation] = orientation(image)
     with whole_file(path, several_writers=True) as draft:
-        Image.fromarray(mask).convert("L").save(draft, format="PNG")
+        Image.fromarray(mask).convert("L").save(draft, format="PNG", exif=exif)
 
 
 def _common_ending(first: tuple[str, ...], second: tuple[str, ...]) -> int:

@@ -11,7 +11,6 @@ from torch.nn import functional as F  # noqa: N812
 
 MAX_SCALE_EXPONENT = 5
 THRESHOLD = 0.5
-COARSE_SIZE = 64
 _LATTICE = 2**MAX_SCALE_EXPONENT + 1
 
 
@@ -29,17 +28,12 @@ class PerlinNoise(NamedTuple):
     gradient: Tensor
 
     @classmethod
-    def draw(cls, count: int, device: torch.device, generator: torch.Generator | None) -> "PerlinNoise":
+    def draw(cls, count: int, generator: torch.Generator | None) -> "PerlinNoise":
         """Draw fields with 2^0 .. 2^5 cells an axis, rotated by up to 90 degrees either way."""
         exponent = torch.randint(0, MAX_SCALE_EXPONENT + 1, (count, 2), generator=generator)
         angle = (torch.rand(count, generator=generator) - 0.5) * torch.pi
         gradient = torch.rand((count, _LATTICE, _LATTICE), generator=generator) * (2 * torch.pi)
-        # drawn on the host and moved without waiting, so that a seed means the same on every device
-        return cls(*(value.to(device, non_blocking=True) for value in (2.0**exponent, angle, gradient)))
-
-    def select(self, index: Tensor) -> "PerlinNoise":
-        """The fields that ``index`` names."""
-        return PerlinNoise(*(value[index] for value in self))
+        return cls(2.0**exponent, angle, gradient)
 
     def evaluate(self, size: int) -> Tensor:
         r"""Sample the fields on ``size`` x ``size`` points.
@@ -68,8 +62,8 @@ class PerlinNoise(NamedTuple):
 
         Both are ``(N, size, 33)``; only the two lines next to a point count.
         """
-        point = torch.arange(size, device=self.scale.device) / size * self.scale[:, axis, None]
-        distance = point[:, :, None] - torch.arange(_LATTICE, device=self.scale.device)
+        point = torch.arange(size) / size * self.scale[:, axis, None]
+        distance = point[:, :, None] - torch.arange(_LATTICE)
         weight = 1 - _fade(distance.abs().clamp(max=1))
         return weight, weight * distance
 
@@ -81,49 +75,29 @@ def perlin_masks(
 ) -> Tensor:
     """Draw one anomaly shape an image that meets its foreground (section 4.4).
 
-    Shapes are drawn again while their product with the foreground is empty.
+    Shapes are drawn again while their product with the foreground is empty. They are drawn on the CPU, wherever the
+    training is: a seed means the same shapes for all devices, to the last pixel, and no device is waited for.
 
     Args:
-        foreground: Where anomalies may lie, bool ``(N, 1, S, S)``.
+        foreground: Where anomalies may lie, bool ``(N, 1, S, S)``, on the CPU.
         tries: Shapes tried for each image at most.
         generator: Source of randomness on the CPU. Defaults to PyTorch's global one.
 
     Returns:
-        Shapes, bool ``(N, 1, S, S)``, not yet multiplied with the foreground. Where all tries miss the foreground,
-        the product stays empty.
+        Shapes, bool ``(N, 1, S, S)`` on the CPU, not yet multiplied with the foreground. Where all tries miss the
+        foreground, the product stays empty.
     """
-    if foreground.device.type != "cpu":
-        return _first_of_candidates(foreground, generator)
     mask = torch.zeros_like(foreground)
     missing = torch.arange(len(foreground))
     for _ in range(tries):
-        mask[missing] = _threshold(PerlinNoise.draw(len(missing), foreground.device, generator), mask.shape[-1])
+        noise = PerlinNoise.draw(len(missing), generator)
+        mask[missing] = (noise.evaluate(mask.shape[-1]) > THRESHOLD)[:, None]
         # the maximum of bytes is much faster than any()
         met = (mask[missing] & foreground[missing]).flatten(1).view(torch.uint8).amax(dim=1)
         missing = missing[met == 0]
         if len(missing) == 0:
             break
     return mask
-
-
-def _first_of_candidates(
-    foreground: Tensor,
-    generator: torch.Generator | None,
-    candidates: int = 12,
-) -> Tensor:
-    """As :func:`perlin_masks` without a round trip to the host: the first of several that meets it, judged coarsely."""
-    count, size = foreground.shape[0], foreground.shape[-1]
-    noise = PerlinNoise.draw(count * candidates, foreground.device, generator)
-    coarse = min(size, COARSE_SIZE)
-    step = size // coarse
-    hits = _threshold(noise, coarse).unflatten(0, (count, candidates))[:, :, 0]
-    hits = (hits & foreground[:, :, : step * coarse : step, : step * coarse : step]).flatten(2).any(dim=2)
-    first = hits.int().argmax(dim=1) + candidates * torch.arange(count, device=hits.device)
-    return _threshold(noise.select(first), size)
-
-
-def _threshold(noise: PerlinNoise, size: int) -> Tensor:
-    return (noise.evaluate(size) > THRESHOLD)[:, None]
 
 
 def rotate(image: Tensor, angle: Tensor) -> Tensor:
@@ -138,7 +112,7 @@ def rotate(image: Tensor, angle: Tensor) -> Tensor:
     """
     # what affine_grid gives, without its slow matrix products
     size = image.shape[-1]
-    point = (torch.arange(size, device=image.device) * 2 + 1) / size - 1
+    point = (torch.arange(size) * 2 + 1) / size - 1
     cos, sin = (value[:, None, None] for value in (angle.cos(), angle.sin()))
     grid = image.new_empty(len(image), 2, size, size)
     torch.sub(cos * point, sin * point[:, None], out=grid[:, 0])

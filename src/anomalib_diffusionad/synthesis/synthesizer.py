@@ -1,18 +1,23 @@
 # Copyright (C) 2026 The anomalib-diffusionad authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Synthetic anomalies on normal images (section 4.4), on the training device, a batch at a time."""
+"""Synthetic anomalies on normal images (section 4.4), a batch at a time: shapes on the CPU, colours where images are.
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+Anomalies are data: they do not depend on the precision of the training, nor masks on its device.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from functools import wraps
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor, nn
 
-from anomalib_diffusionad.checks import require_share
+from anomalib_diffusionad.checks import require, require_share
 from anomalib_diffusionad.data.dtd import download_dtd
+from anomalib_diffusionad.data.geometry import Origin
 
 from .appearance import anomalous_appearance
 from .foreground import Foreground, make_foreground
@@ -20,6 +25,25 @@ from .shapes import perlin_masks
 from .textures import CAPACITY_MIB, TextureBank, open_textures
 
 MIN_OPACITY, MAX_OPACITY = 0.2, 0.8
+Result = TypeVar("Result")
+
+
+def _in_float32(method: Callable[..., Result]) -> Callable[..., Result]:
+    """Have a method draw and compute in float32, whatever the precision of the training, and without gradients."""
+
+    @wraps(method)
+    def run(self: nn.Module, image: Tensor, *args: Any, **kwargs: Any) -> Result:  # noqa: ANN401
+        default, devices = torch.get_default_dtype(), {"cpu", image.device.type}
+        torch.set_default_dtype(torch.float32)
+        try:
+            with torch.no_grad(), ExitStack() as stack:
+                for device in devices:
+                    stack.enter_context(torch.autocast(device, enabled=False))
+                return method(self, image, *args, **kwargs)
+        finally:
+            torch.set_default_dtype(default)
+
+    return run
 
 
 class SynthesisSteps(NamedTuple):
@@ -52,7 +76,6 @@ class AnomalySynthesizer(nn.Module):
     Attributes:
         foreground: Where anomalies may lie; anywhere until one of ``make_foreground`` is put in its place.
         textures: Textures for appearances; None to make all of them from the images themselves.
-        masks_fit_files: Whether masks of image files fit the images; not where augmentation has moved them.
 
     Raises:
         ValueError: If an argument is out of range; the message names it.
@@ -64,7 +87,6 @@ class AnomalySynthesizer(nn.Module):
         self.self_augmentation = self_augmentation
         self.foreground = Foreground()
         self.textures: TextureBank | None = None
-        self.masks_fit_files = True
 
     @staticmethod
     def prepare(anomaly_source: str | None) -> None:
@@ -79,9 +101,8 @@ class AnomalySynthesizer(nn.Module):
         foreground: str,
         image_size: int,
         *,
-        image_paths: Sequence[str | Path] = (),
+        origin: Origin | None = None,
         mask_cache: Path | None = None,
-        augmented: bool = False,
         textures_mib: int = CAPACITY_MIB,
     ) -> Iterator[None]:
         """Open textures and foreground masks, and close them at the end.
@@ -90,39 +111,50 @@ class AnomalySynthesizer(nn.Module):
             anomaly_source: Folder with textures, ``"dtd"``, or None for no textures.
             foreground: As :func:`~anomalib_diffusionad.synthesis.foreground.make_foreground` takes it.
             image_size: Height and width of the images in pixels.
-            image_paths: Files of the images that will come; that each has a mask is checked at once.
+            origin: As :meth:`expect` takes it; None if that is called later.
             mask_cache: Folder to keep computed masks in; None keeps them in memory only.
-            augmented: The images differ from their files, since augmentation moves them.
             textures_mib: Memory for decoded textures, in MiB.
 
         Raises:
             FileNotFoundError: If textures or masks are missing.
             ValueError: If the foreground is unknown, or its masks cannot fit the images.
         """
-        if augmented and Path(foreground).is_dir():
-            msg = (
-                f"The foreground masks in {foreground} do not fit images that train_augmentations change: leave "
-                f"train_augmentations out, or set foreground to 'auto'."
-            )
-            raise ValueError(msg)
-        self.masks_fit_files = not augmented
         self.textures = open_textures(anomaly_source, image_size, textures_mib)
         try:
             self.foreground = make_foreground(foreground, image_size, mask_cache)
-            if image_paths and not augmented:
-                self.foreground.check(image_paths)
+            if origin is not None:
+                self.expect(origin)
             yield
         finally:
-            self.foreground, self.masks_fit_files = Foreground(), True
+            self.foreground = Foreground()
             if self.textures is not None:
                 self.textures.close()
                 self.textures = None
 
-    @torch.no_grad()
+    def expect(self, origin: Origin) -> None:
+        """Lay the foreground masks as the images will lie that come, and check that each has one.
+
+        Args:
+            origin: Where the images come from. Where it is not known how they lie in their files, masks are computed
+                from the images themselves.
+
+        Raises:
+            FileNotFoundError: If a mask is missing.
+            ValueError: If a mask is of no use, or masks of files cannot fit the images.
+        """
+        require(
+            origin.geometry is not None or not self.foreground.needs_files,
+            f"Foreground masks of image files cannot be laid over the images, since {origin.problem}; or set "
+            f"foreground to 'auto', which finds the object on each image as it comes.",
+        )
+        self.foreground.geometry = origin.geometry
+        self.foreground.check(origin.paths)
+
+    @_in_float32
     def forward(
         self,
         image: Tensor,
-        image_path: Sequence[str] | None = None,
+        image_path: Sequence[str | None] | None = None,
         step: int = 0,
         generator: torch.Generator | None = None,
     ) -> tuple[Tensor, Tensor, Tensor]:
@@ -130,7 +162,7 @@ class AnomalySynthesizer(nn.Module):
 
         Args:
             image: Normal images, ``(B, 3, S, S)`` in [0, 1].
-            image_path: File of each image, for foreground masks.
+            image_path: File of each image, for foreground masks; None for images without one.
             step: Training step, which sets the textures in use.
             generator: Source of randomness on the CPU. Defaults to PyTorch's global one.
 
@@ -141,35 +173,38 @@ class AnomalySynthesizer(nn.Module):
         batch = image.shape[0]
         odd = int(torch.randint(2, (1,), generator=generator)) if batch % 2 else 0
         rows = torch.randperm(batch, generator=generator)[: batch // 2 + odd].tolist()
-        result, mask = image.clone(), torch.zeros_like(image[:, :1])
+        result, mask, label = image.clone(), torch.zeros_like(image[:, :1]), torch.zeros(batch, dtype=torch.long)
         if rows:
             paths = None if image_path is None else [image_path[row] for row in rows]
-            normal = torch.stack([image[row] for row in rows])
+            normal = torch.stack([image[row] for row in rows]).float()
             shape, foreground = self._shape(normal, paths, generator)
             shown = (shape & foreground).flatten(1)
+            label[rows] = shown.any(dim=1).long()
             sources, from_image = self._sources(normal, step, generator)
             opacity = _opacity(len(rows), generator).tolist()
-            for number, (row, position) in enumerate(zip(rows, _positions(shown), strict=True)):
-                mask[row].view(-1).copy_(shown[number])
+            for number, (row, on_host) in enumerate(zip(rows, _positions(shown), strict=True)):
+                position = on_host.to(image.device, non_blocking=True)
                 appearance = anomalous_appearance(
                     sources[number], position, shuffle=from_image[number], generator=generator
                 )
-                pixels = result[row].flatten(1)
-                before, visible = pixels.index_select(1, position), shown[number].take(position)
-                blended = blend(before, appearance.to(pixels), visible, opacity[number])
-                pixels.index_copy_(1, position, blended)
-        return result, mask, mask.flatten(1).amax(dim=1).long()
+                before = normal[number].flatten(1).index_select(1, position)
+                blended = _mix(before, appearance, opacity[number])
+                result[row].flatten(1).index_copy_(1, position, blended.to(result))
+                mask[row].view(-1).index_fill_(0, position, 1)
+        return result, mask, label.to(image.device, non_blocking=True)
 
-    @torch.no_grad()
+    @_in_float32
     def steps(
         self,
         image: Tensor,
-        image_path: Sequence[str] | None = None,
+        image_path: Sequence[str | None] | None = None,
         step: int = 0,
         generator: torch.Generator | None = None,
     ) -> SynthesisSteps:
         """Put an anomaly on every image and give the intermediate results too; arguments as for :meth:`forward`."""
-        shape, foreground = self._shape(image, image_path, generator)
+        image = image.float()
+        on_host = self._shape(image, image_path, generator)
+        shape, foreground = (mask.to(image.device, non_blocking=True) for mask in on_host)
         sources, from_image = self._sources(image, step, generator)
         opacity = _opacity(len(image), generator).to(image.device)[:, None, None, None]
         everywhere = torch.arange(image[0, 0].numel(), device=image.device)
@@ -183,10 +218,10 @@ class AnomalySynthesizer(nn.Module):
         return SynthesisSteps(shape, foreground, mask, appearance, opacity, blend(image, appearance, mask, opacity))
 
     def _shape(
-        self, image: Tensor, image_path: Sequence[str] | None, generator: torch.Generator | None
+        self, image: Tensor, image_path: Sequence[str | None] | None, generator: torch.Generator | None
     ) -> tuple[Tensor, Tensor]:
-        """Perlin shape and foreground of each image, bool ``(N, 1, S, S)``."""
-        foreground = self.foreground(image, image_path if self.masks_fit_files else None, generator)
+        """Perlin shape and foreground of each image, bool ``(N, 1, S, S)``, on the CPU."""
+        foreground = self.foreground(image, image_path, generator).cpu()
         return perlin_masks(foreground, generator=generator), foreground
 
     def _sources(self, image: Tensor, step: int, generator: torch.Generator | None) -> tuple[list[Tensor], list[bool]]:
@@ -205,9 +240,7 @@ class AnomalySynthesizer(nn.Module):
 
 
 def _positions(shown: Tensor) -> Sequence[Tensor]:
-    """Where each row of ``(N, S * S)`` is true; on a GPU, where waiting for the answer costs more, everywhere."""
-    if shown.device.type != "cpu":
-        return [torch.arange(shown.shape[1], device=shown.device)] * len(shown)
+    """Where each row of ``(N, S * S)`` is true."""
     row, position = shown.nonzero(as_tuple=True)
     return position.split(row.bincount(minlength=len(shown)).tolist())
 
@@ -228,4 +261,9 @@ def blend(normal: Tensor, appearance: Tensor, mask: Tensor, opacity: Tensor | fl
     Returns:
         Synthetic anomalies S, of the shape of N.
     """
-    return torch.where(mask, torch.lerp(appearance, normal, opacity), normal)
+    return torch.where(mask, _mix(normal, appearance, opacity), normal)
+
+
+def _mix(normal: Tensor, appearance: Tensor, opacity: Tensor | float) -> Tensor:
+    """Eq. 12 inside of M."""
+    return torch.lerp(appearance, normal, opacity)

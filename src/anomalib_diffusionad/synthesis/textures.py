@@ -4,6 +4,8 @@
 """Textures for synthetic anomalies, decoded in the background and kept in memory of bounded size."""
 
 import logging
+import os
+import threading
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
@@ -17,20 +19,25 @@ logger = logging.getLogger(__name__)
 
 CAPACITY_MIB = 256
 
+# held while a texture is decoded, and while the process forks to load images: a copy of a process in the middle of
+# decoding would inherit locks that nobody gives back
+_decoding = threading.Lock()
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(before=_decoding.acquire, after_in_parent=_decoding.release, after_in_child=_decoding.release)
+
 
 class TextureBank:
     """Images of a folder, resized and kept as bytes.
 
     At any time a window of the shuffled files is in memory; it moves on as training goes on, so that all files are
     used in time. What :meth:`draw` returns depends on the step and the generator alone, not on how far the background
-    threads have come: a texture that is still being decoded is waited for.
+    thread has come: a texture that is still being decoded is waited for.
 
     Args:
         folder: Folder with images, searched with all its subfolders.
         size: Height and width of the textures in pixels.
         capacity_mib: Memory for decoded textures, in MiB.
         refresh: Number of steps after which the window has moved on by one texture.
-        workers: Decoding threads.
 
     Raises:
         FileNotFoundError: If the folder is missing or holds no images.
@@ -42,7 +49,6 @@ class TextureBank:
         size: int,
         capacity_mib: int = CAPACITY_MIB,
         refresh: int = 1,
-        workers: int = 1,
     ) -> None:
         self.files = find_images(folder)
         self.size = size
@@ -50,7 +56,7 @@ class TextureBank:
         self.refresh = refresh
         order = torch.randperm(len(self.files), generator=torch.Generator().manual_seed(0))
         self._order = order.tolist()
-        self._executor = ThreadPoolExecutor(workers, thread_name_prefix="textures")
+        self._executor = ThreadPoolExecutor(1, thread_name_prefix="textures")
         self._decoded: dict[int, Future[Tensor | None]] = {}
         self._requested: int | None = None
         self._request(0)
@@ -132,8 +138,9 @@ def open_textures(anomaly_source: str | None, size: int, capacity_mib: int = CAP
 
 def _decode(path: Path, size: int) -> Tensor | None:
     try:
-        image = read_as_seen(path, resize_to(size))
-    except Exception as error:  # noqa: BLE001 - decoders raise many kinds; one bad file must not end a training
+        with _decoding:
+            image = read_as_seen(path, resize_to(size))
+    except Exception as error:  # noqa: BLE001 - decoders raise many kinds; one bad file must not end a training run
         logger.warning("Skipping the texture %s, which cannot be read: %s", path, error)
         return None
     return (image * 255).round().byte()

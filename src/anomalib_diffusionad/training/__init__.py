@@ -3,7 +3,9 @@
 
 """What a training run needs besides its steps: checks, randomness, thresholds, checkpoints."""
 
-from lightning.pytorch import Callback
+from typing import Any
+
+from lightning.pytorch import Callback, LightningModule
 
 from anomalib_diffusionad.visualization.table import PredictionTable
 from anomalib_diffusionad.visualization.visualizer import HeatMapVisualizer
@@ -11,6 +13,8 @@ from anomalib_diffusionad.visualization.visualizer import HeatMapVisualizer
 from .checkpoint import check_complete, check_finite, check_fits
 from .finite_loss import FiniteLoss, ShownLoss
 from .input_check import InputCheck, check_pre_processor, check_values
+from .labels import TestClasses
+from .last_checkpoint import LastCheckpoint
 from .progress import Progress, one_cycle
 from .randomness import StepRandomness
 from .replay import SegmentationReplay
@@ -24,10 +28,10 @@ __all__ = [
     "StepRandomness",
     "callbacks_for",
     "check_complete",
-    "check_finite",
     "check_fits",
     "check_pre_processor",
     "check_values",
+    "finish_checkpoint",
     "log_settings",
     "one_cycle",
     "set_up_again",
@@ -36,6 +40,40 @@ __all__ = [
 
 
 def callbacks_for(randomness: StepRandomness) -> list[Callback]:
-    """The callbacks of a model with the given randomness of its training steps."""
-    replay, thresholds = SegmentationReplay(), SyntheticThreshold()
-    return [TrainerSetup(), randomness, FiniteLoss(), replay, InputCheck(), thresholds, PredictionTable()]
+    """The callbacks of a model.
+
+    Args:
+        randomness: That of the training steps.
+    """
+    thresholds = SyntheticThreshold()
+    return [
+        # when a run is stopped these come before what tidies up: thresholds need data and textures
+        thresholds,
+        LastCheckpoint(thresholds),
+        TrainerSetup(),
+        randomness,
+        FiniteLoss(),
+        SegmentationReplay(),
+        InputCheck(),
+        TestClasses(),
+        PredictionTable(),
+    ]
+
+
+def finish_checkpoint(module: LightningModule, checkpoint: dict[str, Any]) -> None:
+    """Refuse weights that are not finite, and put the thresholds that belong to the others beside them.
+
+    Args:
+        module: Model that is saved.
+        checkpoint: What is to be saved, with averaged weights where a callback has put them.
+
+    Raises:
+        FloatingPointError: If a weight is not finite.
+    """
+    check_finite(checkpoint["state_dict"])
+    trainer: Any = module._trainer  # noqa: SLF001 - None where a model is saved by itself
+    for callback in [] if trainer is None else trainer.callbacks:
+        if isinstance(callback, SyntheticThreshold):
+            callback.settle(trainer, module, checkpoint["state_dict"])
+        elif isinstance(callback, LastCheckpoint):
+            callback.note(checkpoint["state_dict"])

@@ -11,9 +11,10 @@ from torch import Tensor
 class FiniteLoss(Callback):
     """Stops a run whose loss is not finite, on a CPU before the backward pass.
 
-    Elsewhere looking at the loss in each step would be a host-device sync in each step. The first step that is not
-    finite is remembered on the device, and looked at every ``log_every_n_steps`` steps, at the end of an epoch and
-    before a checkpoint is written.
+    Elsewhere looking at the loss in each step would be a host-device sync in each step, and where several processes
+    train together all of them have to stop at the same place. The first step that is not finite is then remembered on
+    the device, and looked at every ``log_every_n_steps`` steps, at the end of an epoch and before a checkpoint is
+    written.
     """
 
     def __init__(self) -> None:
@@ -34,7 +35,8 @@ class FiniteLoss(Callback):
         keep = loss.detach().isfinite() | (self._bad_step >= 0)
         self._bad_step = torch.where(keep, self._bad_step, trainer.global_step)
         every = trainer.log_every_n_steps  # type: ignore[attr-defined]
-        if loss.device.type == "cpu" or trainer.global_step % max(1, every) == 0:
+        at_once = loss.device.type == "cpu" and trainer.world_size == 1
+        if at_once or trainer.global_step % max(1, every) == 0:
             self.check(trainer)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -53,7 +55,10 @@ class FiniteLoss(Callback):
         Raises:
             FloatingPointError: The message names the step and the last good checkpoint.
         """
-        step = int(self._bad_step)
+        bad_step = self._bad_step
+        if trainer.world_size > 1 and not trainer.interrupted:
+            bad_step = trainer.strategy.reduce(bad_step.clone(), reduce_op="max")
+        step = int(bad_step)
         if step < 0:
             return
         callback = trainer.checkpoint_callback

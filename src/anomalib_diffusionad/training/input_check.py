@@ -7,68 +7,138 @@ import logging
 import os
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import cv2
+import numpy as np
 import torch
 from anomalib.data.transforms.utils import extract_transforms_by_type
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback
 from PIL import Image
 from torch import Tensor
+from torchvision.datasets.folder import IMG_EXTENSIONS
 from torchvision.transforms.v2 import Normalize
 
 from anomalib_diffusionad.checks import require
+from anomalib_diffusionad.data.geometry import origin_of
+from anomalib_diffusionad.data.images import check_same_way_up, is_hidden
 
 logger = logging.getLogger(__name__)
 
 # resizing with bicubic interpolation may leave [0, 1] a little
 MARGIN = 0.25
 LISTED = 5
+# a mask with more grey values than this is no drawing; what is grey this far from what is marked comes from compression
+DRAWN_LEVELS, EDGE = 16, 2
+MAX_DIRT = 0.05
+FILMS = {".avi", ".mkv", ".mov", ".mp4"}
 
 
 class File(NamedTuple):
-    """An image file of a dataset, or a mask."""
+    """An image file of a dataset, or the mask of one.
+
+    Attributes:
+        path: The file.
+        image: The image that it is the mask of; None if it is no mask.
+    """
 
     path: Path
-    is_mask: bool = False
+    image: Path | None = None
 
 
 class InputCheck(Callback):
     """Looks at the files of a run.
 
     Before training all of them are decoded, those of the test set too, which would else fail only after it. Before
-    testing and predicting only their headers are read; where decoding fails later, the log says which file it was.
+    testing and predicting only headers and masks are read; where decoding fails later, the log says which file it was.
+    Hidden files are left out, and broken ones too if the model is told to.
     """
 
     def setup(self, trainer: Trainer, pl_module: Any, stage: str) -> None:  # noqa: ANN401 - DiffusionAD
-        """Check the pre-processor, and before training the files of the datamodule.
+        """Check the pre-processor, leave files out of the datasets, and before training check the rest.
 
         Raises:
             ValueError: If the pre-processor does not fit, there is no training image, or a file cannot be used.
         """
         check_pre_processor(pl_module.pre_processor, pl_module.input_size, pl_module.model.image_size)
-        datamodule = getattr(trainer, "datamodule", None)
-        if stage != "fit" or datamodule is None:
-            return
-        train, *others = (getattr(datamodule, f"{name}_data", None) for name in ("train", "val", "test"))
-        if train is not None and len(train) == 0:
-            msg = (
-                "There are no training images. Put more into the folder with normal images, or let the datamodule "
-                "split fewer of them off (test_split_mode, val_split_mode)."
-            )
-            raise ValueError(msg)
-        check_files(list_files([train, *others]), decode=True)
+        datasets = _datasets(trainer, stage)
+        files = list_files(datasets.values())
+        hidden = _hidden(files)
+        if hidden:
+            logger.warning("Left out %d hidden files, which are no images, such as %s.", len(hidden), min(hidden))
+            leave_out(datasets.values(), hidden)
+        if pl_module.settings.leave_out_broken:
+            problems = find_problems(list_files(datasets.values()), decode=True)
+            if problems:
+                logger.warning("Left out %d files that cannot be used:\n%s", len(problems), _some(problems.values()))
+                leave_out(datasets.values(), set(problems))
+        train = datasets.get("train")
+        require(
+            not hasattr(train, "__len__") or len(train) > 0,  # type: ignore[arg-type]
+            "There are no training images. Put more into the folder with normal images, or let the datamodule split "
+            "fewer of them off (test_split_mode, val_split_mode).",
+        )
+        if stage == "fit":
+            check_files(list_files(datasets.values()), decode=True)
+
+    def on_train_start(self, trainer: Trainer, pl_module: Any) -> None:  # noqa: ANN401 - DiffusionAD
+        """Lay the foreground masks as the images lie that will come, by whatever way they do.
+
+        Raises:
+            FileNotFoundError: If a mask is missing.
+            ValueError: If masks of files cannot fit the images.
+        """
+        dataset = getattr(trainer.train_dataloader, "dataset", None)
+        origin = origin_of(dataset, getattr(pl_module.pre_processor, "transform", None))
+        pl_module.synthesizer.expect(origin)
 
     def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Check the headers of the test images."""
         del pl_module
-        check_files(_loaded(trainer.test_dataloaders), decode=False)
+        check_files(list_files(_behind(trainer.test_dataloaders)), decode=False)
 
     def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Check the headers of the images to predict."""
         del pl_module
-        check_files(_loaded(trainer.predict_dataloaders), decode=False)
+        check_files(list_files(_behind(trainer.predict_dataloaders)), decode=False)
+
+    def on_train_batch_start(
+        self,
+        trainer: Trainer,
+        pl_module: Any,  # noqa: ANN401 - DiffusionAD
+        batch: Any,  # noqa: ANN401 - ImageBatch or VideoBatch
+        batch_idx: int,
+    ) -> None:
+        """Check a batch as the pre-processor has made it.
+
+        Raises:
+            ValueError: If it has not the model's shape, or the first of an epoch holds what are no images in [0, 1].
+        """
+        del trainer
+        check_shape(batch.image, pl_module.model.image_size)
+        if batch_idx == 0:
+            check_values(batch.image)
+
+    def on_validation_batch_start(
+        self,
+        trainer: Trainer,
+        pl_module: Any,  # noqa: ANN401 - DiffusionAD
+        batch: Any,  # noqa: ANN401 - ImageBatch or VideoBatch
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Check the shape of a batch as the pre-processor has made it.
+
+        Raises:
+            ValueError: If it is not the model's.
+        """
+        del trainer, batch_idx, dataloader_idx
+        check_shape(batch.image, pl_module.model.image_size)
+
+    on_test_batch_start = on_predict_batch_start = on_validation_batch_start
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """Name the file that could not be decoded, and let go of what the run holds.
@@ -78,24 +148,41 @@ class InputCheck(Callback):
         """
         pl_module.teardown("fit")
         if isinstance(exception, (OSError, SyntaxError, ValueError)) and trainer.state.fn != "fit":
-            files = _loaded(trainer.test_dataloaders) + _loaded(trainer.predict_dataloaders)
-            for line in find_problems(files, decode=True):
+            datasets = _behind(trainer.test_dataloaders) + _behind(trainer.predict_dataloaders)
+            for line in find_problems(list_files(datasets), decode=True).values():
                 logger.error("Cannot use %s", line)
 
 
 def list_files(datasets: Iterable[Any]) -> list[File]:
-    """List the image and mask files of anomalib's datasets, each once; of other datasets none."""
+    """List the image and mask files of anomalib's datasets, each once; of other datasets none.
+
+    Of a folder, as of the frames of a video, its images are listed; films are left to anomalib.
+    """
     files: list[File] = []
     for dataset in datasets:
         files += [File(Path(path)) for path in getattr(dataset, "image_filenames", ())]
         samples: Any = getattr(dataset, "samples", None)
         if not hasattr(samples, "columns"):
             continue
-        files += [File(Path(path)) for path in samples["image_path"]]
+        files += [file for path in samples["image_path"] for file in _frames(Path(path))]
         if {"mask_path", "label_index"} <= set(samples.columns):
-            masks = samples[samples["label_index"] == 1]["mask_path"]
-            files += [File(Path(path), is_mask=True) for path in masks if isinstance(path, (str, Path)) and str(path)]
+            defective = samples[samples["label_index"] == 1]
+            pairs = zip(defective["mask_path"], defective["image_path"], strict=True)
+            files += [File(Path(mask), Path(image)) for mask, image in pairs if isinstance(mask, (str, Path)) and mask]
     return list(dict.fromkeys(files))
+
+
+def leave_out(datasets: Iterable[Any], paths: set[Path]) -> None:
+    """Take the images of some paths, or whose masks these are, out of anomalib's datasets."""
+    for dataset in datasets:
+        samples: Any = getattr(dataset, "samples", None)
+        if hasattr(dataset, "image_filenames"):
+            dataset.image_filenames = [path for path in dataset.image_filenames if Path(path) not in paths]
+        elif hasattr(samples, "columns"):
+            columns = [name for name in ("image_path", "mask_path") if name in samples.columns]
+            bad = samples[columns].map(lambda path: bool(path) and Path(path) in paths).any(axis=1)
+            if bad.any():
+                dataset.samples = samples[~bad]
 
 
 def check_files(files: Sequence[File], *, decode: bool) -> None:
@@ -103,23 +190,47 @@ def check_files(files: Sequence[File], *, decode: bool) -> None:
 
     Args:
         files: The files.
-        decode: Decode them, rather than read their headers alone.
+        decode: Decode them, rather than read the headers of all but masks alone.
 
     Raises:
         ValueError: If any cannot be used; the message names them.
     """
-    lines = find_problems(files, decode=decode)
-    if lines:
-        more = f"\nand {len(lines) - LISTED} more" if len(lines) > LISTED else ""
-        msg = f"{len(lines)} of {len(files)} image files cannot be used; repair or remove them:\n"
-        raise ValueError(msg + "\n".join(lines[:LISTED]) + more)
+    problems = find_problems(files, decode=decode)
+    require(
+        not problems,
+        f"{len(problems)} of {len(files)} image files cannot be used; repair or remove them (the model's "
+        f"leave_out_broken leaves them out):\n{_some(problems.values())}",
+    )
 
 
-def find_problems(files: Sequence[File], *, decode: bool) -> list[str]:
+def find_problems(files: Sequence[File], *, decode: bool) -> dict[Path, str]:
     """A line for each file that cannot be used; arguments as for :func:`check_files`."""
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
-        problems = list(pool.map(lambda file: _problem(file, decode=decode), files))
-    return [f"{file.path}: {problem}" for file, problem in zip(files, problems, strict=True) if problem]
+        problems = list(pool.map(partial(_problem, decode=decode), files))
+    return {file.path: f"{file.path}: {problem}" for file, problem in zip(files, problems, strict=True) if problem}
+
+
+def check_shape(image: Tensor, image_size: int) -> None:
+    """Refuse a batch that the model cannot take.
+
+    Args:
+        image: Images of a batch, as the pre-processor made them.
+        image_size: Height and width that the model is for, in pixels.
+
+    Raises:
+        ValueError: If they are not ``(B, 3, image_size, image_size)``; the message says what to do.
+    """
+    require(
+        image.ndim != 5,
+        f"A batch holds clips of several frames, {tuple(image.shape)}, but DiffusionAD looks at single ones: set the "
+        f"datamodule's clip_length_in_frames to 1.",
+    )
+    require(
+        image.shape[1:] == (3, image_size, image_size),
+        f"A batch holds images of shape {tuple(image.shape[1:])}, but the model needs (3, {image_size}, {image_size}): "
+        f"leave pre_processor at its default, which resizes images of any size, or have yours resize to height and "
+        f"width; or set image_size.",
+    )
 
 
 def check_values(image: Tensor) -> None:
@@ -167,20 +278,79 @@ def check_pre_processor(pre_processor: Any, input_size: tuple[int, int] | None, 
 
 
 def _problem(file: File, *, decode: bool) -> str | None:
+    is_mask = file.image is not None
     try:
         with Image.open(file.path) as image:
             # Pillow, and so anomalib, cuts such pixels off at 255 when it makes RGB of them: most turn white
-            deep = image.mode[0] in "IF" and not file.is_mask
+            deep = image.mode[0] in "IF" and not is_mask
             if decode or deep:
                 image.load()
             if deep and image.getextrema()[1] > 255:  # type: ignore[operator]
                 return "it has more than 8 bits a pixel, which anomalib would cut off; convert it to 8 bits"
+            problem = _problem_of_mask(np.asarray(image.convert("L"))) if is_mask else None
+        if file.image is not None and file.image.is_file():
+            check_same_way_up(file.image, file.path)
     except Exception as error:  # noqa: BLE001 - decoders raise many kinds
         return str(error).replace(f" {str(file.path)!r}", "")
+    return problem
+
+
+def _problem_of_mask(grey: np.ndarray) -> str | None:
+    """What is wrong with the mask of a defect, uint8 ``(H, W)``, of which anomalib takes all that is not 0."""
+    marked = grey > 0
+    if not marked.any():
+        return "the mask marks nothing, but its image is among the defective ones; draw the defect, or move the image"
+    edge = np.ones_like(marked)
+    edge[1:-1, 1:-1] = False
+    if marked[edge].all() and marked.mean() > 0.5 and not marked.all():
+        return "the mask marks all but a part in the middle, as if inverted; the defect is white on black"
+    if np.count_nonzero(np.bincount(grey.ravel(), minlength=256)) > DRAWN_LEVELS:
+        solid = (grey > 127).astype(np.uint8)
+        dirt = marked & (cv2.dilate(solid, np.ones((2 * EDGE + 1, 2 * EDGE + 1), np.uint8)) == 0)
+        if dirt.sum() > MAX_DIRT * solid.sum():
+            return (
+                "the mask holds greys around what it marks, as JPEG leaves them, and anomalib takes all that is not "
+                "black for defective; save it as PNG with 0 and 255 alone"
+            )
     return None
 
 
-def _loaded(dataloaders: Any) -> list[File]:  # noqa: ANN401 - one, some, or nested
-    """Files behind the dataloaders of a trainer."""
+def _frames(path: Path) -> list[File]:
+    """A file that is an image; the images of a folder."""
+    if path.is_dir():
+        return [File(one) for one in sorted(path.iterdir()) if one.suffix.lower() in IMG_EXTENSIONS]
+    return [] if path.suffix.lower() in FILMS else [File(path)]
+
+
+def _hidden(files: Sequence[File]) -> set[Path]:
+    """Which files are hidden below the folder that they have in common."""
+    paths = [file.path.absolute() for file in files]
+    if not paths:
+        return set()
+    common = os.path.commonpath([path.parent for path in paths])
+    return {file.path for file, path in zip(files, paths, strict=True) if is_hidden(path.relative_to(common))}
+
+
+def _some(lines: Iterable[str]) -> str:
+    """The first lines, and how many more there are."""
+    lines = list(lines)
+    more = f"\nand {len(lines) - LISTED} more" if len(lines) > LISTED else ""
+    return "\n".join(lines[:LISTED]) + more
+
+
+def _datasets(trainer: Trainer, stage: str) -> dict[str, Any]:
+    """Datasets of a run, by name, as far as they are known before loaders are asked for."""
+    datamodule = getattr(trainer, "datamodule", None)
+    if datamodule is not None:
+        names = ("train", "val", "test") if stage == "fit" else (stage.removesuffix("idate"),)
+        return {name: getattr(datamodule, f"{name}_data", None) for name in names}
+    loops = {"fit": trainer.fit_loop, "validate": trainer.validate_loop, "test": trainer.test_loop}
+    loop = loops.get(stage, trainer.predict_loop)
+    given = _behind(getattr(getattr(loop, "_data_source", None), "instance", None))
+    return {"train" if stage == "fit" and not number else f"{number}": one for number, one in enumerate(given)}
+
+
+def _behind(dataloaders: Any) -> list[Any]:  # noqa: ANN401 - one, some, or nested
+    """Datasets behind the dataloaders of a trainer."""
     many = dataloaders if isinstance(dataloaders, (list, tuple)) else [dataloaders]
-    return list_files(getattr(one, "dataset", None) for one in many)
+    return [one.dataset for one in many if hasattr(one, "dataset")]

@@ -1,14 +1,15 @@
 # Copyright (C) 2026 The anomalib-diffusionad authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""More updates of the segmentation network than of the U-Net, for trainings that are short of time."""
+"""More updates of the segmentation network than of the U-Net, for training runs that are short of time."""
 
+from collections.abc import Sequence
 from contextlib import nullcontext
 from typing import Any
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
-from torch import Tensor
+from torch import Tensor, distributed
 
 CAPACITY = 1024
 
@@ -17,15 +18,20 @@ class SegmentationReplay(Callback):
     """Trains the segmentation network on earlier images as well, after each step of both networks.
 
     A pass of the U-Net costs many times one of the segmentation network, which needs more updates than a short training
-    has steps. So the images, reconstructions and masks of the last steps are kept, and batches of them, flipped and
-    turned, are shown again. The optimiser is the training's own. A run that is resumed starts without them.
-
-    There are ``segmentation_replay`` extra updates a step; with 0, nothing is kept.
+    run has steps. So the images, reconstructions and masks of the last batches are kept, and batches of them, flipped
+    and turned, are shown again: ``segmentation_replay`` of the model's settings says how many after each step of the
+    optimiser, which is the run's own. A run that is resumed starts without them.
     """
 
     def __init__(self) -> None:
         # image, reconstruction and true mask, float16 (7, S, S)
         self._examples: list[Tensor] = []
+        self._step = 0
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Note at which step the run starts."""
+        del pl_module
+        self._step = trainer.global_step
 
     def on_train_batch_end(
         self,
@@ -35,7 +41,7 @@ class SegmentationReplay(Callback):
         batch: Any,  # noqa: ANN401
         batch_idx: int,
     ) -> None:
-        """Keep the step's images and replay earlier ones."""
+        """Keep the batch's images, and replay earlier ones if it ended with a step of the optimiser."""
         updates = pl_module.settings.segmentation_replay
         if not updates:
             return
@@ -43,8 +49,9 @@ class SegmentationReplay(Callback):
         if self._examples and self._examples[0].shape != new[0].shape:
             self._examples = []  # coarse training is over
         self._examples = [*self._examples, *new][-CAPACITY:]
+        stepped, self._step = trainer.global_step != self._step, trainer.global_step
         count = len(batch.image)
-        if len(self._examples) < 4 * count:
+        if not stepped or len(self._examples) < 4 * count:
             return
         generator = pl_module.randomness.generator(pl_module, batch_idx, 1)
         for _ in range(updates):
@@ -67,16 +74,25 @@ class SegmentationReplay(Callback):
         with torch.enable_grad(), context:
             loss = module.loss.mask_loss(module.model.segment_logits(image, reconstruction), mask)
         parameters = list(module.model.segmentation.parameters())
-        gradients = dict(zip(parameters, torch.autograd.grad(loss, parameters), strict=True))
+        gradients = dict(zip(parameters, _averaged(torch.autograd.grad(loss, parameters)), strict=True))
         optimizer = trainer.optimizers[0]
         everything = [parameter for group in optimizer.param_groups for parameter in group["params"]]
         kept = [parameter.grad for parameter in everything]
         for parameter in everything:
-            gradient = gradients.get(parameter)
-            parameter.grad = None if gradient is None else trainer.strategy.reduce(gradient, reduce_op="mean")
+            parameter.grad = gradients.get(parameter)
         optimizer.step()
         for parameter, gradient in zip(everything, kept, strict=True):
             parameter.grad = gradient
+
+
+def _averaged(gradients: Sequence[Tensor]) -> Sequence[Tensor]:
+    """The mean of all processes' gradients, with one all-reduce."""
+    if not (distributed.is_available() and distributed.is_initialized()):
+        return gradients
+    flat = torch.cat([gradient.flatten() for gradient in gradients]) / distributed.get_world_size()
+    distributed.all_reduce(flat)
+    parts = flat.split([gradient.numel() for gradient in gradients])
+    return [part.view_as(gradient) for part, gradient in zip(parts, gradients, strict=True)]
 
 
 def _turn(values: Tensor, generator: torch.Generator) -> Tensor:

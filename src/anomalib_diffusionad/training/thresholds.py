@@ -1,18 +1,29 @@
 # Copyright (C) 2026 The anomalib-diffusionad authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Thresholds for training runs without a validation set, from synthetic anomalies on training images."""
+"""Thresholds for the weights that a training run ends with, from its validation set or from synthetic anomalies."""
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from itertools import islice
 from typing import Any
 
 import torch
 from anomalib.data import ImageBatch
 from anomalib.post_processing import PostProcessor
 from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.trainer.states import TrainerFn
+from torch import Tensor
+from torch.utils._pytree import tree_leaves
+from torch.utils.data import DistributedSampler, RandomSampler, SequentialSampler
+from torchmetrics import Metric
 
-from anomalib_diffusionad.data.images import as_seen, evenly
+from anomalib_diffusionad.data.images import evenly
+
+from .checkpoint import check_finite
+from .labels import Classes
+from .weights import NETWORK, evaluating, fingerprint, holding
 
 logger = logging.getLogger(__name__)
 
@@ -21,47 +32,197 @@ BATCH_SIZE = 8
 
 
 class SyntheticThreshold(Callback):
-    """Sets the thresholds of scores and maps when a training run without a validation set ends.
+    """Sees to it that a training run ends with thresholds of scores and maps for the weights that it saves.
 
-    They are those with the best F1 on up to 64 training images, spread evenly, and the same images with a synthetic
-    anomaly each. No test image is looked at, and scores and maps stay as they are. The network has seen these images:
-    on new ones it gives somewhat more false alarms. With a validation set, anomalib takes the thresholds from that.
+    A validation set with normal and anomalous images gives them, as with any model of anomalib; it is asked once more
+    if the weights have changed since. Where there is none, they are those with the best F1 on up to 64 training images,
+    spread evenly, and the same images with a synthetic anomaly each. No test image is looked at, and scores and maps
+    stay as they are. The network has seen these images: on new ones it gives somewhat more false alarms.
+
+    Attributes:
+        run_is_over: The run has ended in a way that the trainer does not show.
     """
 
-    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Set the thresholds after the last epoch, before its checkpoint is written."""
-        post_processor = getattr(pl_module, "post_processor", None)
-        dataset = getattr(getattr(trainer, "datamodule", None), "train_data", None)
-        last = (
-            trainer.should_stop
-            or trainer.current_epoch + 1 == trainer.max_epochs
-            or trainer.global_step == trainer.max_steps
-        )
-        if dataset is None or not last or trainer.enable_validation or not isinstance(post_processor, PostProcessor):
+    def __init__(self) -> None:
+        self.run_is_over = False
+        self._images, self._pixels = Classes(), Classes()
+        self._validated = torch.zeros(0)
+        # weights, and the state of the post-processor that belongs to them
+        self._known: tuple[Tensor, dict[str, Tensor]] | None = None
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Begin with nothing known."""
+        del trainer, pl_module
+        self.run_is_over, self._known = False, None
+
+    def on_validation_epoch_start(self, trainer: Trainer, pl_module: Any) -> None:  # noqa: ANN401 - DiffusionAD
+        """Note the weights that are validated, and what they replace."""
+        if trainer.state.fn == TrainerFn.FITTING and _thresholded(pl_module):
+            self._images, self._pixels = Classes(), Classes()
+            self._validated = fingerprint(pl_module.state_dict(), NETWORK)
+            self._before = _state(pl_module.post_processor)
+
+    def on_validation_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,  # noqa: ANN401 - a Batch, but that is not Lightning's signature
+        batch: Any,  # noqa: ANN401
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Look for both classes."""
+        del pl_module, batch, batch_idx, dataloader_idx
+        if trainer.state.fn == TrainerFn.FITTING:
+            self._images.add(outputs.gt_label)
+            self._pixels.add(outputs.gt_mask)
+
+    def on_validation_end(self, trainer: Trainer, pl_module: Any) -> None:  # noqa: ANN401 - DiffusionAD
+        """Keep the thresholds that anomalib has set, if the validation set has both classes; else those before."""
+        if trainer.state.fn != TrainerFn.FITTING or trainer.sanity_checking or not _thresholded(pl_module):
             return
-        pl_module.eval()
-        # images that are augmented anew must not change what a resumed run draws
-        with torch.random.fork_rng(devices=[]), torch.no_grad(), trainer.precision_plugin.forward_context():
-            for batch in _batches(pl_module, dataset):
-                post_processor.on_validation_batch_end(trainer, pl_module, batch)
-        pl_module.train()
-        post_processor.on_validation_epoch_end(trainer, pl_module)
-        logger.info(
-            "Thresholds from synthetic anomalies on training images: %.3f for images, %.3f for pixels.",
-            float(post_processor.image_threshold),
-            float(post_processor.pixel_threshold),
-        )
+        images, pixels = all(self._images(pl_module)), all(self._pixels(pl_module))
+        if images and pixels:
+            self._known = self._validated, _state(pl_module.post_processor)
+        elif not images:
+            pl_module.post_processor.load_state_dict(self._before)
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Set the thresholds of the model itself, whose weights a callback may just have averaged.
+
+        Raises:
+            FloatingPointError: If a weight is not finite.
+        """
+        weights = pl_module.state_dict()
+        check_finite(weights)
+        self.run_is_over = True
+        self.settle(trainer, pl_module, weights)
+
+    def settle(self, trainer: Trainer, module: Any, weights: dict[str, Tensor]) -> None:  # noqa: ANN401 - DiffusionAD
+        """Set the thresholds of weights that are about to be saved, in the model and beside the weights.
+
+        Until the run ends those beside the weights are the model's.
+
+        Args:
+            trainer: Trainer of the run.
+            module: Model that is trained.
+            weights: State dict that is to be saved.
+        """
+        if trainer.state.fn != TrainerFn.FITTING or not _thresholded(module):
+            return
+        if self.run_is_over or _ends(trainer):
+            key = fingerprint(weights, NETWORK)
+            if self._known is None or not torch.equal(key, self._known[0]):
+                with holding(module.model, weights), _quietly(trainer, module):
+                    self._find(trainer, module)
+                self._known = key, _state(module.post_processor)
+            module.post_processor.load_state_dict(self._known[1])
+        weights.update(module.post_processor.state_dict(prefix="post_processor."))
+
+    def _find(self, trainer: Trainer, module: Any) -> None:  # noqa: ANN401
+        """Find the thresholds of the weights that the model has."""
+        post_processor, images, pixels = module.post_processor, Classes(), Classes()
+        for batch in _validation_batches(trainer, module):
+            images.add(batch.gt_label)
+            pixels.add(batch.gt_mask)
+            post_processor.on_validation_batch_end(trainer, module, batch)
+        together = None if trainer.interrupted else module  # who is interrupted waits for no one
+        found = images(together), pixels(together)
+        if any(found[0]):
+            with _alone(post_processor, alone=trainer.interrupted):
+                post_processor.on_validation_epoch_end(trainer, module)
+        if all(found[0]) and all(found[1]):
+            logger.info("Thresholds from the validation set: %s.", _shown(post_processor))
+            return
+        of_images = {name: value for name, value in _state(post_processor).items() if "image" in name}
+        for batch in _synthetic_batches(trainer, module):
+            post_processor.on_validation_batch_end(trainer, module, batch)
+        # each process looks at the same images
+        with _alone(post_processor):
+            post_processor.on_validation_epoch_end(trainer, module)
+        why, what = "", "Thresholds"
+        if all(found[0]):
+            post_processor.load_state_dict(of_images, strict=False)
+            why, what = " The validation set has no masks for it.", "The threshold of pixels"
+        elif any(found[0]):
+            why = (
+                f" The validation set cannot give them: all its images are {'normal' if found[0][0] else 'anomalous'}."
+            )
+        elif trainer.enable_validation:
+            why = " The validation set is empty or has no labels."
+        text = "%s from synthetic anomalies on training images: %s.%s"
+        logger.log(logging.WARNING if why else logging.INFO, text, what, _shown(post_processor), why)
 
 
-def _batches(module: Any, dataset: Any) -> Iterator[ImageBatch]:  # noqa: ANN401 - DiffusionAD, which imports this file
-    """Scored batches of normal images and the same with anomalies, on the device of the model."""
+def _thresholded(module: Any) -> bool:  # noqa: ANN401
+    post_processor = getattr(module, "post_processor", None)
+    return isinstance(post_processor, PostProcessor) and post_processor.enable_thresholding
+
+
+def _state(post_processor: PostProcessor) -> dict[str, Tensor]:
+    return {name: value.clone() for name, value in post_processor.state_dict().items()}
+
+
+def _shown(post_processor: PostProcessor) -> str:
+    image, pixel = float(post_processor.image_threshold), float(post_processor.pixel_threshold)
+    return f"{image:.3f} for images, {pixel:.3f} for pixels"
+
+
+def _ends(trainer: Trainer) -> bool:
+    """Whether the training run makes no further step."""
+    epochs = trainer.current_epoch + 1
+    stops = (
+        trainer.should_stop and epochs >= (trainer.min_epochs or 0) and trainer.global_step >= (trainer.min_steps or 0)
+    )
+    return stops or trainer.global_step == trainer.max_steps or (trainer.is_last_batch and epochs == trainer.max_epochs)
+
+
+@contextmanager
+def _quietly(trainer: Trainer, module: LightningModule) -> Iterator[None]:
+    """Evaluate in the middle of a training run, and leave no trace in it."""
+    # images that are augmented anew must not change what a resumed run draws
+    random, precision = torch.random.fork_rng(devices=[]), trainer.precision_plugin.forward_context()
+    with random, torch.no_grad(), evaluating(module), precision:
+        yield
+
+
+@contextmanager
+def _alone(post_processor: PostProcessor, *, alone: bool = True) -> Iterator[None]:
+    """Have the metrics of a post-processor ask no other process."""
+    metrics = [part for part in post_processor.modules() if isinstance(part, Metric) and part.sync_on_compute and alone]
+    for metric in metrics:
+        metric.sync_on_compute = False
+    try:
+        yield
+    finally:
+        for metric in metrics:
+            metric.sync_on_compute = True
+
+
+def _validation_batches(trainer: Trainer, module: Any) -> Iterator[Any]:  # noqa: ANN401
+    """Scored batches of the validation set, if there is one."""
+    if not trainer.enable_validation:
+        return
+    if not trainer.interrupted:
+        trainer.fit_loop.epoch_loop.val_loop.setup_data()  # it may not have been its turn yet
+    if trainer.val_dataloaders is None:
+        return
+    for loader, limit in zip(tree_leaves(trainer.val_dataloaders), trainer.num_val_batches, strict=True):
+        for number, batch in enumerate(islice(loader, None if limit == float("inf") else int(limit))):
+            moved = trainer.strategy.batch_to_device(batch, dataloader_idx=0)
+            if module.pre_processor is not None:
+                module.pre_processor.on_validation_batch_start(trainer, module, moved, number)
+            yield module.validation_step(moved, number)
+
+
+def _synthetic_batches(trainer: Trainer, module: Any) -> Iterator[ImageBatch]:  # noqa: ANN401
+    """Scored batches of training images and the same with anomalies."""
     generator = torch.Generator().manual_seed(0)
-    rows = [int(row) for row in evenly(len(dataset), IMAGES)]
-    transform = getattr(module.pre_processor, "transform", None)
-    for start in range(0, len(rows), BATCH_SIZE):
-        items = [dataset[row] for row in rows[start : start + BATCH_SIZE]]
-        normal = torch.stack([as_seen(item.image, None, transform)[0] for item in items]).to(module.device)
-        paths = [item.image_path for item in items]
+    for number, batch in enumerate(_training_batches(trainer.train_dataloader)):
+        moved = trainer.strategy.batch_to_device(batch, dataloader_idx=0)
+        if module.pre_processor is not None:
+            module.pre_processor.on_train_batch_start(trainer, module, moved, number)
+        normal, paths = moved.image.as_subclass(Tensor), getattr(moved, "image_path", None)
         steps = module.synthesizer.steps(normal, paths, module.global_step, generator)
         for image, mask in ((normal, torch.zeros_like(steps.mask)), (steps.result, steps.mask)):
             yield ImageBatch(
@@ -70,3 +231,22 @@ def _batches(module: Any, dataset: Any) -> Iterator[ImageBatch]:  # noqa: ANN401
                 gt_mask=mask[:, 0],
                 **module.model(image)._asdict(),
             )
+
+
+def _training_batches(loader: Any) -> Iterator[Any]:  # noqa: ANN401 - a DataLoader, or what else gives batches
+    """Batches with ``IMAGES`` training images, spread evenly over the data set; of a stream the first."""
+    dataset: Any = getattr(loader, "dataset", None)
+    if getattr(loader, "batch_sampler", None) is None or not (hasattr(dataset, "__getitem__") and len(dataset)):
+        images = 0
+        for batch in loader:
+            yield batch
+            images += len(batch.image)
+            if images >= IMAGES:
+                return
+        return
+    rows: Sequence[int] = range(len(dataset))
+    if not isinstance(loader.sampler, (RandomSampler, SequentialSampler, DistributedSampler)):
+        rows = sorted(set(loader.sampler))  # it may leave images out
+    chosen = [rows[number] for number in evenly(len(rows), IMAGES)]
+    for start in range(0, len(chosen), BATCH_SIZE):
+        yield loader.collate_fn([dataset[row] for row in chosen[start : start + BATCH_SIZE]])

@@ -5,6 +5,7 @@
 
 import logging
 import re
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,9 @@ from anomalib.engine.plugins.checkpoint_io import AnomalibCheckpointIO
 from anomalib.models import AnomalibModule
 from lightning.fabric.plugins import TorchCheckpointIO
 from lightning.pytorch import Callback, Trainer
+from lightning.pytorch.cli import SaveConfigCallback
 
+from anomalib_diffusionad.checks import require
 from anomalib_diffusionad.hardware import computes_bfloat16, keep_freed_memory
 from anomalib_diffusionad.recipes import Settings
 
@@ -21,24 +24,42 @@ from .checkpoint import AtomicCheckpointIO
 
 logger = logging.getLogger(__name__)
 
+# with others the weights have another type than images and noise
+PRECISIONS = ("32-true", "bf16-mixed", "16-mixed")
+# what anomalib's fit and train take, and its predict and export refuse
+TRAINING_ALONE = ("optimizer", "lr_scheduler")
+
 
 class TrainerSetup(Callback):
-    """Sets checkpoint writing, validation and memory up before a run, and warns of a slow precision."""
+    """Sets checkpoint writing, validation and memory up before a run, and refuses or warns of precisions."""
 
     def __init__(self) -> None:
         self._limit_val_batches: int | float | None = None
 
     def setup(self, trainer: Trainer, pl_module: Any, stage: str) -> None:  # noqa: ANN401 - DiffusionAD
-        """Prepare the trainer; Lightning calls this before the module's own ``setup``."""
+        """Prepare the trainer; Lightning calls this before the module's own ``setup``.
+
+        Raises:
+            ValueError: If the precision is none that the model works in, or there is no validation set to validate.
+        """
+        require(
+            trainer.precision in PRECISIONS,
+            f"precision {trainer.precision} does not work with DiffusionAD: use one of {', '.join(PRECISIONS)}.",
+        )
         keep_freed_memory()
+        if stage == "fit":
+            _share_folder(trainer)
         strategy = trainer.strategy
         if type(strategy.checkpoint_io) in {AnomalibCheckpointIO, TorchCheckpointIO}:  # not one of the user's
             strategy.checkpoint_io = AtomicCheckpointIO(pl_module.checkpoint_safe_globals())
         if stage == "fit":
             log_settings("Settings that are not the paper's", pl_module.settings, Settings())
-        datamodule = getattr(trainer, "datamodule", None)
-        if stage == "fit" and datamodule is not None and not hasattr(datamodule, "val_data"):
-            # val_split_mode "none": anomalib's val_dataloader would fail
+        can_validate = _can_validate(getattr(trainer, "datamodule", None))
+        require(
+            stage != "validate" or can_validate,
+            "There is no validation set: choose another val_split_mode than none, or use test.",
+        )
+        if stage == "fit" and not can_validate:
             self._limit_val_batches = trainer.limit_val_batches
             trainer.limit_val_batches = 0
         if trainer.precision.startswith("bf16") and not computes_bfloat16(strategy.root_device):
@@ -47,13 +68,65 @@ class TrainerSetup(Callback):
                 "32-true (--trainer.precision 32-true).",
                 trainer.precision,
             )
+        _save_config_for_all_commands(trainer)
 
     def teardown(self, trainer: Trainer, pl_module: AnomalibModule, stage: str) -> None:  # type: ignore[override]
         """Give the trainer its validation back, so that it can be used again with other data."""
         del pl_module, stage
+        self._give_back(trainer)
+
+    def on_exception(self, trainer: Trainer, pl_module: AnomalibModule, exception: BaseException) -> None:  # type: ignore[override]
+        """Do so after an error as well, when Lightning calls no ``teardown``."""
+        del pl_module, exception
+        self._give_back(trainer)
+
+    def _give_back(self, trainer: Trainer) -> None:
         if self._limit_val_batches is not None:
             trainer.limit_val_batches = self._limit_val_batches
             self._limit_val_batches = None
+
+
+def _share_folder(trainer: Trainer) -> None:
+    """Have all processes of a run write to the numbered folder of the first, and ``latest`` lead there.
+
+    Each has made one of its own, and the last of them set ``latest``.
+    """
+    own = Path(trainer.default_root_dir)
+    first = Path(trainer.strategy.broadcast(str(own))) if trainer.world_size > 1 else own
+    if own != first:
+        trainer._default_root_dir = str(first)  # type: ignore[attr-defined]  # noqa: SLF001
+        with suppress(OSError):  # not empty
+            own.rmdir()
+    latest = first.parent / "latest"
+    if trainer.world_size > 1 and trainer.is_global_zero and latest.is_symlink():
+        draft = latest.with_name(f".latest-{first.name}")
+        draft.symlink_to(first, target_is_directory=True)
+        draft.replace(latest)
+
+
+def _can_validate(datamodule: Any) -> bool:  # noqa: ANN401
+    """Whether a datamodule's ``val_dataloader`` can be asked: anomalib's fails where ``val_split_mode`` is "none"."""
+    if not isinstance(datamodule, AnomalibDataModule) or hasattr(datamodule, "val_data"):
+        return True
+    try:
+        datamodule.val_dataloader()
+    except AttributeError as error:
+        if error.name != "val_data":
+            raise
+        return False
+    return True
+
+
+def _save_config_for_all_commands(trainer: Trainer) -> None:
+    """Leave out of the ``config.yaml`` of a run what is empty there and what other commands would refuse."""
+    saved = [callback for callback in trainer.callbacks if isinstance(callback, SaveConfigCallback)]  # type: ignore[attr-defined]
+    folder = trainer.log_dir if saved else None  # all processes have to ask
+    for callback in saved:
+        file = Path(folder or ".") / callback.config_filename
+        if trainer.is_global_zero and folder is not None and file.is_file():
+            empty = "|".join(rf"^{name}: null\n" for name in TRAINING_ALONE)
+            text = re.sub(empty, "", file.read_text(encoding="utf-8"), flags=re.MULTILINE)
+            file.write_text(text, encoding="utf-8")
 
 
 def log_settings(what: str, settings: Settings, others: Settings) -> None:
@@ -76,16 +149,7 @@ def set_up_again(trainer: Trainer, module: AnomalibModule) -> None:
 
 
 def synthesis_inputs(trainer: Trainer) -> dict[str, Any]:
-    """What the synthesis has to know of a run: the files of its images, whether they are changed, a folder for masks.
-
-    The numbered runs that anomalib makes on the same data share the folder.
-    """
+    """What the synthesis has to know of a run: a folder for masks, which anomalib's numbered runs on the data share."""
     run = Path(trainer.default_root_dir)
     numbered = re.fullmatch(r"v\d+", run.name) and (run.parent / "latest").exists()
-    datamodule = getattr(trainer, "datamodule", None)
-    samples = getattr(getattr(datamodule, "train_data", None), "samples", None)
-    return {
-        "image_paths": [] if samples is None else list(samples.image_path),
-        "augmented": getattr(datamodule, "train_augmentations", None) is not None,
-        "mask_cache": (run.parent if numbered else run) / "foreground",
-    }
+    return {"mask_cache": (run.parent if numbered else run) / "foreground"}

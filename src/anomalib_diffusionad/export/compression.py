@@ -1,32 +1,27 @@
 # Copyright (C) 2026 The anomalib-diffusionad authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Export to ONNX and OpenVINO, and 8 bits for graphs except where a model would lose accuracy."""
+"""8 bits for OpenVINO graphs, except where a model would lose accuracy."""
 
-import inspect
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from anomalib import TaskType
-from anomalib.data import AnomalibDataModule, ImageBatch, ImageItem, InferenceBatch
+from anomalib.data import AnomalibDataModule, ImageBatch, ImageItem
 from anomalib.deploy.export import CompressionType
 from anomalib.metrics import F1Score
-from anomalib.models.components.base.export_mixin import ExportMixin
-from torch import Tensor, nn
+from torch import Tensor
 from torch.utils.data import DataLoader
 from torchmetrics import Metric
-from torchvision.transforms.v2 import Compose, InterpolationMode, Resize
+from torchvision.transforms.v2 import Resize
 
-from .checks import require, require_share
-from .data.images import Transform, as_seen
-from .training import check_values
+from anomalib_diffusionad.checks import require, require_share
+from anomalib_diffusionad.data.images import Transform, as_seen
 
 if TYPE_CHECKING:
     import openvino
-    from anomalib.models import AnomalibModule
 
 IMAGE_CHANNELS, PAIR_CHANNELS = 3, 6
 OUTPUTS = ("pred_score", "pred_label", "anomaly_map", "pred_mask")
@@ -42,111 +37,6 @@ ARITHMETIC = [
     "ScaledDotProductAttention",
     "Subtract",
 ]
-
-
-class DiffusionADExport(ExportMixin):
-    """What exporting DiffusionAD needs besides anomalib's ways, which it goes."""
-
-    def forward(self, batch: Tensor, *args, **kwargs) -> InferenceBatch:
-        """Pre-process and score images, and make labels and masks; what export writes.
-
-        Args:
-            batch: Images ``(B, C, H, W)`` in [0, 1] of any size that the pre-processor takes: RGB or grey, or either
-                with an alpha channel, which does not count.
-            args: Not used.
-            kwargs: Not used.
-
-        Raises:
-            ValueError: If values are not finite or not in [0, 1], or the shape is wrong. Exported graphs do not check.
-        """
-        del args, kwargs
-        components = cast("AnomalibModule", self)
-        if torch.compiler.is_compiling():
-            image = _exportable(components.pre_processor, batch)
-        else:
-            require(batch.dim() == 4, f"Images must be of shape (batch, channels, height, width), got {batch.shape}.")
-            check_values(batch)
-            image = batch[:, : {2: 1, 4: 3}.get(batch.shape[1])]
-            # not the pre-processor itself, which leaves smoothing out
-            transform = getattr(components.pre_processor, "transform", None)
-            image = image if transform is None else transform(image)
-        prediction = self.model(image)
-        return components.post_processor(prediction) if components.post_processor else prediction
-
-    def to_torch(self, *args, **kwargs) -> Path:
-        """Export to PyTorch as anomalib does, but for inference alone: nothing in the file asks for gradients."""
-        trained = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
-        try:
-            for parameter in trained:
-                parameter.requires_grad = False
-            return super().to_torch(*args, **kwargs)
-        finally:
-            for parameter in trained:
-                parameter.requires_grad = True
-
-    def to_onnx(self, *args, **kwargs) -> Any:  # noqa: ANN401 - anomalib's signature
-        """Export to ONNX as anomalib does.
-
-        Raises:
-            ValueError: With iterative denoising, whose hundreds of passes would be unrolled into the graph.
-        """
-        require(
-            self.model.denoising != "iterative",
-            "Iterative denoising cannot be exported; set denoising to 'norm_guided' or 'one_step'.",
-        )
-        # the exporter's own opset; it cannot convert this graph down to anomalib's default of 14
-        kwargs.setdefault("opset_version", 18)
-        return super().to_onnx(*args, **kwargs)
-
-    def to_openvino(self, *args, **kwargs) -> Path:
-        """Export to OpenVINO as anomalib does.
-
-        Raises:
-            ValueError: If the compression needs images, labels or masks that are not there, or denoising is iterative.
-        """
-        bound = inspect.signature(super().to_openvino).bind(*args, **kwargs)
-        bound.apply_defaults()
-        arguments = bound.arguments
-        compression, datamodule = arguments["compression_type"], arguments["datamodule"]
-        check_compression(compression, datamodule, arguments["max_drop"])
-        if compression == CompressionType.INT8_ACQ:
-            check_metric(arguments["metric"], datamodule, has_labels=getattr(self, "post_processor", None) is not None)
-        # OpenVINO optimises the graph itself
-        arguments["onnx_kwargs"] = {"optimize": False} | (arguments["onnx_kwargs"] or {})
-        return super().to_openvino(**arguments)
-
-    def _compress_ov_model(
-        self,
-        model: Any,  # noqa: ANN401 - OpenVINO is optional
-        compression_type: CompressionType | None = None,
-        datamodule: AnomalibDataModule | None = None,
-        metric: Metric | None = None,
-        task: TaskType | None = None,
-        max_drop: float = 0.01,
-    ) -> Any:  # noqa: ANN401
-        """What anomalib compresses with, by our own means, which know what needs accuracy."""
-        data = cast("AnomalibDataModule", datamodule)
-        if compression_type == CompressionType.INT8:
-            return compress(model)
-        if compression_type == CompressionType.INT8_PTQ:
-            return quantize(model, data)
-        if compression_type == CompressionType.INT8_ACQ:
-            return quantize_with_accuracy_control(model, data, metric, max_drop)
-        return super()._compress_ov_model(model, compression_type, datamodule, metric, task, max_drop)
-
-
-def resize(image: Tensor, size: Sequence[int]) -> Tensor:
-    """Resize as torchvision does with ``antialias``, in operators that every format has.
-
-    Args:
-        image: ``(B, C, H, W)``.
-        size: Height and width to resize to.
-
-    Returns:
-        ``(B, C, *size)``.
-    """
-    rows, columns = (_weights(image, dim, wanted) for dim, wanted in zip((2, 3), size, strict=True))
-    return rows @ image @ columns.T
 
 
 def check_compression(
@@ -342,31 +232,6 @@ def _collate_at(transform: Transform, collate: Callable[..., ImageBatch], items:
     for item in items:
         item.image, item.gt_mask = as_seen(cast("Tensor", item.image), item.gt_mask, transform)
     return collate(items)
-
-
-def _exportable(pre_processor: nn.Module | None, image: Tensor) -> Tensor:
-    """Pre-process an image, in operators that every format has."""
-    transform = getattr(pre_processor, "transform", None)
-    steps = transform.transforms if isinstance(transform, Compose) else [transform]
-    if len(steps) != 1 or not isinstance(steps[0], Resize) or not _is_smooth(steps[0]):
-        return image if pre_processor is None else pre_processor(image)
-    same = all(
-        isinstance(side, int) and side == wanted for side, wanted in zip(image.shape[2:], steps[0].size, strict=True)
-    )
-    return image if same else resize(image, steps[0].size)
-
-
-def _is_smooth(step: Resize) -> bool:
-    return bool(step.antialias) and step.interpolation == InterpolationMode.BILINEAR and len(step.size) == 2
-
-
-def _weights(image: Tensor, dim: int, wanted: int) -> Tensor:
-    """How much each row or column counts in each of those wanted, ``(wanted, image.shape[dim])``."""
-    given = torch.arange(image.shape[dim], dtype=torch.float32, device=image.device) + 0.5
-    scale = (given[-1:] + 0.5) / wanted
-    centre = (torch.arange(wanted, dtype=torch.float32, device=image.device) + 0.5) * scale
-    weights = (1 - (given - centre[:, None]).abs() / scale.clamp(min=1)).clamp(min=0)
-    return weights / weights.sum(dim=1, keepdim=True)
 
 
 def _convolutions(graph: "openvino.Model") -> list["openvino.Node"]:

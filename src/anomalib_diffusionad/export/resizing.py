@@ -1,0 +1,53 @@
+# Copyright (C) 2026 The anomalib-diffusionad authors
+# SPDX-License-Identifier: Apache-2.0
+
+"""Resizing that exported graphs do as the training did."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torchvision.transforms.v2 import Compose, InterpolationMode, Resize
+
+
+def exportable(pre_processor: nn.Module | None, image: Tensor) -> Tensor:
+    """Pre-process an image, in operators that every format has."""
+    transform = getattr(pre_processor, "transform", None)
+    steps = transform.transforms if isinstance(transform, Compose) else [transform]
+    if len(steps) != 1 or not isinstance(steps[0], Resize) or not _is_smooth(steps[0]):
+        return image if pre_processor is None else pre_processor(image)
+    same = all(
+        isinstance(side, int) and side == wanted for side, wanted in zip(image.shape[2:], steps[0].size, strict=True)
+    )
+    return image if same else resize(image, steps[0].size)
+
+
+def _is_smooth(step: Resize) -> bool:
+    return bool(step.antialias) and step.interpolation == InterpolationMode.BILINEAR and len(step.size) == 2
+
+
+def resize(image: Tensor, size: Sequence[int]) -> Tensor:
+    """Resize as torchvision does with ``antialias``, in operators that every format has.
+
+    Args:
+        image: ``(B, C, H, W)``.
+        size: Height and width to resize to.
+
+    Returns:
+        ``(B, C, *size)``.
+    """
+    rows, columns = (_weights(image, dim, wanted) for dim, wanted in zip((2, 3), size, strict=True))
+    return rows @ image @ columns.T
+
+
+def _weights(image: Tensor, dim: int, wanted: int) -> Tensor:
+    """How much each row or column counts in each of those wanted, ``(wanted, image.shape[dim])``.
+
+    A triangle around each place, as wide as the image shrinks. In whole numbers up to the last division, since OpenVINO
+    computes in bfloat16 where it is fast, which rounds places beyond 256.
+    """
+    length = torch.full((), image.shape[dim], device=image.device)  # a tensor, since graphs have images of any size
+    place = (2 * torch.arange(image.shape[dim], device=image.device) + 1) * wanted
+    centre = (2 * torch.arange(wanted, device=image.device) + 1) * length
+    weights = (2 * length.clamp(min=wanted) - (place - centre[:, None]).abs()).clamp(min=0)
+    return (weights / weights.sum(dim=1, keepdim=True)).to(image.dtype)
