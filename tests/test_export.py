@@ -191,9 +191,9 @@ def batch() -> np.ndarray:
     return torch.rand(2, 3, SIZE, SIZE, generator=torch.Generator().manual_seed(0)).numpy()
 
 
-def write_larger_folder(root: Path, **counts: int) -> Path:
+def write_larger_folder(root: Path, **arguments: int) -> Path:
     """As :func:`write_folder`, of images that the graph is too small for."""
-    write_folder(root, **counts)
+    write_folder(root, **arguments)
     for path in root.rglob("*.png"):
         Image.open(path).resize((96, 80)).save(path)
     return root
@@ -331,6 +331,17 @@ def test_anomalibs_export_compresses_by_our_means(
     model.to_openvino(tmp_path, "model", (SIZE, SIZE), compression, datamodule)
     assert called == [(name, graph)]
     assert saved == [name]
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("shallow_unet")
+def test_images_to_calibrate_on_may_be_larger_than_the_graph(tmp_path: Path) -> None:
+    """From the model to the file, with the input size that the documents advise and grey images of another."""
+    pytest.importorskip("nncf")
+    datamodule = make_datamodule(write_larger_folder(tmp_path / "data", grey=True), val_split_mode="same_as_test")
+    path = make_smoothing_model().to_openvino(tmp_path, "model", (SIZE, SIZE), "int8_ptq", datamodule)
+    rounded = [node for node in read(path).get_ordered_ops() if node.get_type_name() == "FakeQuantize"]
+    assert len(rounded) > 10
 
 
 @pytest.mark.parametrize("sides", [(SIZE, SIZE), (-1, -1)])

@@ -27,7 +27,7 @@ from anomalib_diffusionad.ablation.suggestion import CRITERION, SYNTHETIC, sugge
 from anomalib_diffusionad.ablation.sweep import OneStep, Setting, applied, evaluate, evaluate_iteratively, passes
 from anomalib_diffusionad.commands.cli import COMMANDS
 from anomalib_diffusionad.data.images import evenly
-from tests.conftest import SIZE, make_datamodule, make_model
+from tests.conftest import SIZE, make_datamodule, make_model, write_folder
 
 STEPS = {"t_small": 2, "t_big": 4, "tau": 3}
 
@@ -329,3 +329,21 @@ def test_it_is_a_command_that_takes_data_as_anomalib_does(folder: Path) -> None:
 def test_rows_are_spread_evenly() -> None:
     assert evenly(10, 3).tolist() == [0, 4, 9]
     assert evenly(2, 5).tolist() == [0, 1]
+
+
+class Seen(Exception):  # noqa: N818 - it stops the command where enough was seen
+    """Carries what was seen."""
+
+
+def test_hidden_companions_are_no_images(checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    datamodule = make_datamodule(write_folder(tmp_path))
+    for part in ("good", "test_good"):
+        (tmp_path / part / "._0.png").write_bytes(b"left by a Mac")
+
+    def look(data: Folder, *_: object) -> None:
+        raise Seen(len(data.train_data), len(data.test_data))
+
+    monkeypatch.setattr(command, "read_test_samples", look)
+    with pytest.raises(Seen) as seen:
+        ablate(checkpoint, datamodule, tmp_path / "out")
+    assert seen.value.args == (8, 6)

@@ -47,6 +47,14 @@ def test_masks_are_mirrored_and_serve_as_foreground(data: Path, tmp_path: Path) 
     )
 
 
+def test_hidden_companions_are_no_images(data: Path, tmp_path: Path) -> None:
+    (data / "._colour.png").write_bytes(b"left by a Mac")
+    (data / "__MACOSX").mkdir()
+    (data / "__MACOSX" / "colour.png").write_bytes(b"left by a Mac")
+    foreground(str(data), str(tmp_path / "masks"))
+    assert len(list((tmp_path / "masks").rglob("*.png"))) == 4
+
+
 def test_it_goes_on_where_it_was_stopped(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     out = tmp_path / "masks"
     foreground(str(data), str(out))

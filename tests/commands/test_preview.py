@@ -67,6 +67,18 @@ def test_a_sheet_for_a_configuration(folder: Path, tmp_path: Path, monkeypatch: 
     assert seen["settings"].foreground == "none"
 
 
+def test_hidden_companions_are_no_images(tmp_path: Path) -> None:
+    """In a folder, and behind a configuration, whose datamodule lists them."""
+    write_folder(tmp_path / "data", normal=3)
+    for number in range(3):
+        (tmp_path / "data" / "good" / f"._{number}.png").write_bytes(b"left by a Mac")
+    config = write_config(tmp_path / "data", tmp_path / "config.yaml", foreground="none")
+    for number, given in enumerate(({"config": str(config)}, {"data": str(tmp_path / "data" / "good")})):
+        out = tmp_path / f"{number}.png"
+        preview(out=str(out), image_size=64, **given)
+        assert out.is_file()
+
+
 def test_the_foreground_limits_the_mask(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_folder(tmp_path / "data", normal=4, grey=True)
     (tmp_path / "masks").mkdir()

@@ -16,6 +16,7 @@ from anomalib_diffusionad.data.images import evenly
 from anomalib_diffusionad.hardware import choose_device, describe_machine, keep_freed_memory
 from anomalib_diffusionad.lightning_model import DiffusionAD
 from anomalib_diffusionad.torch_model import DiffusionADModel
+from anomalib_diffusionad.training.input_check import leave_out_hidden
 
 from .figures import draw_reconstructions, plot_noise_scale, plot_sweep
 from .page import write_page
@@ -86,6 +87,7 @@ def ablate(
     sweeps = make_sweeps(network, times, _guidance_scales(guidance_scales))
     data.prepare_data()
     data.setup()
+    leave_out_hidden(getattr(data, f"{part}_data", None) for part in ("train", "val", "test"))
     test = read_test_samples(data, model, images)
     paths, held_out = held_out_paths(data)
     synthetic = synthetic_samples(paths, model, settings, synthetic_images // 2, seed)

@@ -20,6 +20,7 @@ from anomalib_diffusionad.lightning_model import DiffusionAD
 from anomalib_diffusionad.recipes import Settings, resolve
 from anomalib_diffusionad.synthesis import AnomalySynthesizer
 from anomalib_diffusionad.synthesis.synthesizer import SynthesisSteps
+from anomalib_diffusionad.training.input_check import leave_out_hidden
 from anomalib_diffusionad.visualization.pictures import grey_or_rgb
 from anomalib_diffusionad.visualization.sheet import Tile, draw_sheet
 
@@ -115,6 +116,7 @@ def _image_paths(folder: str | None, section: Any) -> list[Path]:  # noqa: ANN40
     datamodule = parser.instantiate_classes(parser.parse_object({"data": section})).data
     datamodule.prepare_data()
     datamodule.setup()
+    leave_out_hidden([datamodule.train_data])
     return [Path(path) for path in datamodule.train_data.samples.image_path]
 
 

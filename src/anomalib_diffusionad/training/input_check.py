@@ -65,11 +65,7 @@ class InputCheck(Callback):
         """
         check_pre_processor(pl_module.pre_processor, pl_module.input_size, pl_module.model.image_size)
         datasets = _datasets(trainer, stage)
-        files = list_files(datasets.values())
-        hidden = _hidden(files)
-        if hidden:
-            logger.warning("Left out %d hidden files, which are no images, such as %s.", len(hidden), min(hidden))
-            leave_out(datasets.values(), hidden)
+        leave_out_hidden(datasets.values())
         if pl_module.settings.leave_out_broken:
             problems = find_problems(list_files(datasets.values()), decode=True)
             if problems:
@@ -170,6 +166,15 @@ def list_files(datasets: Iterable[Any]) -> list[File]:
             pairs = zip(defective["mask_path"], defective["image_path"], strict=True)
             files += [File(Path(mask), Path(image)) for mask, image in pairs if isinstance(mask, (str, Path)) and mask]
     return list(dict.fromkeys(files))
+
+
+def leave_out_hidden(datasets: Iterable[Any]) -> None:
+    """Take hidden files out of anomalib's datasets, and say so."""
+    datasets = list(datasets)
+    hidden = _hidden(list_files(datasets))
+    if hidden:
+        logger.warning("Left out %d hidden files, which are no images, such as %s.", len(hidden), min(hidden))
+        leave_out(datasets, hidden)
 
 
 def leave_out(datasets: Iterable[Any], paths: set[Path]) -> None:
