@@ -66,7 +66,7 @@ MUTATIONS = (
     (
         "synthesis/synthesizer.py",
         "torch.autocast(device, enabled=False)",
-        "torch.autocast(device, torch.bfloat16)",
+        "torch.autocast(device, enabled=torch.is_autocast_enabled(device))",
         "synthesis/test_synthesizer.py",
     ),
     (
