@@ -71,11 +71,12 @@ def test_training_steps_do_not_wait_for_the_gpu(folder: Path, monkeypatch: pytes
 
 
 class Corner(Foreground):
-    """The lower right of each image, a tenth of its sides."""
+    """A small part of each image, towards the lower right."""
 
     def __call__(self, image: Tensor, image_path=None, generator=None) -> Tensor:
         mask = torch.zeros_like(image[:, :1], dtype=torch.bool)
-        mask[:, :, -image.shape[-1] // 10 :, -image.shape[-1] // 10 :] = True
+        part = slice(image.shape[-1] * 7 // 10, image.shape[-1] * 8 // 10)
+        mask[:, :, part, part] = True
         return mask
 
 
@@ -105,6 +106,8 @@ def lacking(operators: Iterable[OpOverload], device: str) -> set[str]:
         entry = entries[name]
         if "structured_delegate" in entry:
             return has(entry["structured_delegate"])
+        if "ufunc_inner_loop" in entry and device in {"CPU", "CUDA"}:
+            return True
         keys = {key.strip() for several in entry.get("dispatch", ["CompositeImplicit"]) for key in several.split(",")}
         return any(key == device or key.startswith("Composite") for key in keys)
 
@@ -124,9 +127,10 @@ def test_each_device_has_all_operators(folder: Path, monkeypatch: pytest.MonkeyP
         optimizer = model.configure_optimizers()
         model._trainer = SimpleNamespace(global_rank=0, current_epoch=0, global_step=0)
         # all operations of appearances come up in some of these
-        for step in range(12):
+        for step in range(6):
             image = OnGPU(torch.rand(8, 3, SIZE, SIZE))
             model.synthesizer(image, step=step, generator=torch.Generator().manual_seed(step))
+        image = image[:2]
         model.training_step(SimpleNamespace(image=image), 0)["loss"].backward()
         optimizer.step()
         model.eval()
@@ -135,11 +139,8 @@ def test_each_device_has_all_operators(folder: Path, monkeypatch: pytest.MonkeyP
             model.validation_step(batch, 0)
             model.predict_step(batch, 0)
     assert len(gpu.operators) > 80
-    assert {device: lacking(gpu.operators, device) for device in ("CPU", "CUDA", "MPS")} == {
-        "CPU": set(),
-        "CUDA": set(),
-        "MPS": set(),
-    }
+    for device in ("CPU", "CUDA", "MPS"):
+        assert lacking(gpu.operators, device) == set(), device
     assert lacking({torch.ops.aten.take.default}, "MPS") == {"take"}
 
 

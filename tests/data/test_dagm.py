@@ -1,6 +1,7 @@
 # Copyright (C) 2026 The anomalib-diffusionad authors
 # SPDX-License-Identifier: Apache-2.0
 
+import pickle
 import re
 from pathlib import Path
 
@@ -148,3 +149,19 @@ def test_trains_and_tests_by_the_command_line(root, tmp_path):
     assert cli.engine.trainer.global_step == 2
     metrics = cli.engine.trainer.callback_metrics
     assert {"image_AUROC", "pixel_AUROC", "pixel_AUPRO", "pixel_AUPR"} <= set(metrics)
+
+
+def test_hidden_companions_are_no_images(root):
+    before = names(DAGMDataset(root, "Class1"))
+    for path in [*root.rglob("*.PNG")]:
+        path.with_name(f"._{path.name}").write_text("resource fork")
+    assert names(DAGMDataset(root, "Class1")) == before
+
+
+def test_workers_may_be_spawned(root):
+    """As on Windows: data set and what makes batches of it are sent there."""
+    datamodule = DAGM(root, "Class1", train_batch_size=2, num_workers=0)
+    datamodule.setup()
+    loader = datamodule.train_dataloader()
+    dataset, collate = pickle.loads(pickle.dumps((loader.dataset, loader.collate_fn)))
+    assert torch.equal(collate([dataset[0], dataset[1]]).image[1], loader.dataset[1].image)

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from anomalib_diffusionad.data.geometry import Geometry, Origin
 from anomalib_diffusionad.synthesis import AnomalySynthesizer, TextureBank, make_foreground
 from anomalib_diffusionad.synthesis.synthesizer import blend
 
@@ -125,3 +126,54 @@ def test_a_generator_fixes_everything_and_leaves_the_global_state_alone(textures
 def test_arguments_out_of_range_are_named(arguments: dict) -> None:
     with pytest.raises(ValueError, match=next(iter(arguments))):
         AnomalySynthesizer(**arguments)
+
+
+def test_anomalies_do_not_depend_on_the_precision_of_the_training(textures: TextureBank) -> None:
+    """Under autocast, and with another type by default, as of bf16-true and 64-true."""
+    synthesizer, image = random_synthesizer(), photo(8)
+    synthesizer.textures = textures
+
+    def draw(image: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        return (
+            *synthesizer(image, generator=torch.Generator().manual_seed(3)),
+            *synthesizer.steps(image, generator=torch.Generator().manual_seed(3)),
+        )
+
+    expected = draw(image)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert all(torch.equal(one, two) for one, two in zip(draw(image), expected, strict=True))
+    for dtype in (torch.bfloat16, torch.float64):
+        torch.set_default_dtype(dtype)
+        try:
+            drawn = draw(image.to(dtype))
+        finally:
+            torch.set_default_dtype(torch.float32)
+        assert drawn[0].dtype == dtype
+        assert torch.equal(drawn[1].float(), expected[1])
+        assert torch.equal(drawn[2], expected[2])
+        assert (drawn[0].float() - expected[0]).abs().mean() < 0.005  # the images themselves are rounded
+        assert torch.equal(drawn[3], expected[3])
+        assert drawn[-1].dtype == torch.float32
+    textures.close()
+
+
+def test_images_without_a_file_get_a_mask_from_what_they_show(tmp_path: Path) -> None:
+    """Beside others that have one; where it is not known how these lie, they all do."""
+    from PIL import Image  # noqa: PLC0415
+
+    from .objects import draw_object  # noqa: PLC0415
+
+    picture, _ = draw_object(64)
+    image = torch.from_numpy(picture.copy()).permute(2, 0, 1)[None].repeat(2, 1, 1, 1) / 255
+    image[:, :, :, :20] = image[:, :, :1, :1]  # the object is cut off on the left
+    Image.fromarray((image[0].flip(-1).permute(1, 2, 0) * 255).byte().numpy()).save(tmp_path / "mirrored.png")
+    synthesizer, paths = AnomalySynthesizer(), [str(tmp_path / "mirrored.png"), None]
+    with synthesizer.opened(None, "auto", 64):
+        one, other = synthesizer.steps(image, paths).foreground
+        assert torch.equal(one, synthesizer.steps(image.flip(-1)).foreground[0])
+        assert torch.equal(other, synthesizer.steps(image).foreground[1])
+        assert not torch.equal(one, other)
+        synthesizer.expect(Origin(paths, None, "they move"))
+        assert torch.equal(synthesizer.steps(image, paths).foreground[0], other)
+        synthesizer.expect(Origin(paths[:1], Geometry()))
+        assert torch.equal(synthesizer.steps(image, paths).foreground[0], one)

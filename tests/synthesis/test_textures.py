@@ -4,6 +4,8 @@
 """The texture bank: bounded, repeatable, forgiving of single files, clear about folders."""
 
 import logging
+import os
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +13,7 @@ import pytest
 import torch
 from PIL import Image
 
-from anomalib_diffusionad.synthesis import TextureBank
+from anomalib_diffusionad.synthesis import TextureBank, textures
 
 
 def write(folder: Path, count: int, size: int = 8) -> Path:
@@ -101,3 +103,27 @@ def test_a_missing_or_empty_folder_says_what_to_do(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("hello")
     with pytest.raises(FileNotFoundError, match=r"holds no images.*\.png"):
         TextureBank(tmp_path, size=8)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs a system that forks")
+def test_no_texture_is_decoded_while_the_process_forks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else a worker of a data loader inherits locks that nobody gives back."""
+    at_work, read = threading.Event(), textures.read_as_seen
+
+    def slow(*arguments) -> torch.Tensor:
+        at_work.set()
+        threading.Event().wait(0.05)
+        image = read(*arguments)
+        at_work.clear()
+        return image
+
+    monkeypatch.setattr(textures, "read_as_seen", slow)
+    bank = TextureBank(write(tmp_path, 8), size=8)
+    for _ in range(3):
+        assert at_work.wait(5)
+        child = os.fork()
+        if child == 0:
+            os._exit(at_work.is_set() or textures._decoding.locked())
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    assert len(bank.draw(4)) == 4  # and goes on afterwards
+    bank.close()

@@ -29,7 +29,8 @@ from .images import Transform
 MIN_COVER = 0.5
 ROUNDING = 1e-6
 PROBE = (48, 64)
-PROBES = 4
+# a rotation by little may leave all pixels of one probe where they are
+PROBES = 8
 
 
 class Geometry:
@@ -163,7 +164,7 @@ def _in_order(transform: Any) -> list[Any]:  # noqa: ANN401
 
 
 def _moves(transform: Any) -> bool:  # noqa: ANN401
-    return not torch.equal(_laid(transform, 1)[0], _places())
+    return not all(torch.equal(laid, _places()) for laid in _laid(transform, PROBES))
 
 
 def _laid(transform: Any, times: int) -> list[Tensor]:  # noqa: ANN401

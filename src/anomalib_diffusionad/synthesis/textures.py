@@ -20,10 +20,22 @@ logger = logging.getLogger(__name__)
 CAPACITY_MIB = 256
 
 # held while a texture is decoded, and while the process forks to load images: a copy of a process in the middle of
-# decoding would inherit locks that nobody gives back
-_decoding = threading.Lock()
+# decoding would inherit locks that nobody gives back. Who forks comes first, before the textures that still wait.
+_next, _decoding = threading.Lock(), threading.Lock()
+
+
+def _before_fork() -> None:
+    _next.acquire()
+    _decoding.acquire()
+
+
+def _after_fork() -> None:
+    _decoding.release()
+    _next.release()
+
+
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(before=_decoding.acquire, after_in_parent=_decoding.release, after_in_child=_decoding.release)
+    os.register_at_fork(before=_before_fork, after_in_parent=_after_fork, after_in_child=_after_fork)
 
 
 class TextureBank:
@@ -138,8 +150,12 @@ def open_textures(anomaly_source: str | None, size: int, capacity_mib: int = CAP
 
 def _decode(path: Path, size: int) -> Tensor | None:
     try:
-        with _decoding:
+        with _next:
+            _decoding.acquire()
+        try:
             image = read_as_seen(path, resize_to(size))
+        finally:
+            _decoding.release()
     except Exception as error:  # noqa: BLE001 - decoders raise many kinds; one bad file must not end a training run
         logger.warning("Skipping the texture %s, which cannot be read: %s", path, error)
         return None
