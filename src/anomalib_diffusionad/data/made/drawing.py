@@ -5,6 +5,7 @@
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import cast
 
 import cv2
 import numpy as np
@@ -78,7 +79,7 @@ def stroked(paths: Sequence[Array], widths: Sequence[float]) -> Array:
 
 def noise(rng: np.random.Generator, sigma: float) -> Array:
     """Smooth noise of standard deviation 1, ``(S, S)``."""
-    values = cv2.GaussianBlur(rng.normal(size=(SIZE, SIZE)), (0, 0), sigma)
+    values = cast("Array", cv2.GaussianBlur(rng.normal(size=(SIZE, SIZE)), (0, 0), sigma))
     return values / values.std()
 
 
@@ -87,4 +88,4 @@ def _fine(points: Array) -> NDArray[np.int32]:
 
 
 def _coverage(canvas: NDArray[np.uint8]) -> Array:
-    return cv2.resize(canvas, (SIZE, SIZE), interpolation=cv2.INTER_AREA) / 255.0
+    return np.asarray(cv2.resize(canvas, (SIZE, SIZE), interpolation=cv2.INTER_AREA) / 255.0, dtype=np.float64)
