@@ -47,6 +47,7 @@ OTHERS = {
     "anomaly_source": None,
     "self_augmentation": 0.25,
     "foreground": "random",
+    "anomalies": "broad",
 }
 
 
