@@ -48,6 +48,7 @@ OTHERS = {
     "self_augmentation": 0.25,
     "foreground": "random",
     "leave_out_broken": True,
+    "anomalies": "broad",
 }
 
 

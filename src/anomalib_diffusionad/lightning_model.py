@@ -31,7 +31,7 @@ from .export import DiffusionADExport
 from .loss import DiffusionADLoss
 from .official import load_official, model_arguments, read_official
 from .post_processor import ProbabilityPostProcessor
-from .recipes import LearningRateSchedule, Settings, explicit, resolve, resolve_saved
+from .recipes import Anomalies, LearningRateSchedule, Settings, explicit, resolve, resolve_saved
 from .synthesis import AnomalySynthesizer
 from .torch_model import Denoising, DiffusionADModel
 
@@ -64,9 +64,8 @@ class DiffusionAD(DiffusionADExport, AnomalibModule):
         focal_weight: Weight of the focal loss in Eq. 10, not negative (5).
         learning_rate: Learning rate of Adam (0.0001; fast 0.001).
         segmentation_learning_rate: Learning rate of the segmentation network (that of the U-Net; fast 0.002).
-        learning_rate_schedule: ``"constant"``, or ``"one_cycle"``: up to the learning rates over the first tenth of the
-            run and down to almost 0 by its end, at ``max_epochs``, ``max_steps`` or ``max_time`` (constant; fast
-            one_cycle).
+        learning_rate_schedule: ``"constant"``, or ``"one_cycle"``: up over the first tenth of the run and down to
+            almost 0 by its end, at ``max_epochs``, ``max_steps`` or ``max_time`` (constant; fast one_cycle).
         coarse_training: Share of the run, from its start, at half the resolution, in [0, 1): a step there is four times
             as fast. Needs an ``image_size`` that is a multiple of 64, from 128 (0; fast 0.5).
         segmentation_replay: Extra updates of the segmentation network after each step, on earlier images and their
@@ -85,6 +84,8 @@ class DiffusionAD(DiffusionADExport, AnomalibModule):
             (on the object that IS-Net finds, the paper's way for objects; needs the extra ``foreground``), an IS-Net
             ONNX file or a folder with masks (none; fast auto).
         leave_out_broken: Leave images that cannot be read out of a run, with a warning, rather than refuse it (false).
+        anomalies: ``"perlin"``, the paper's shapes, or ``"broad"``: also thin, weak, structural and small ones, half of
+            them on the foreground and half anywhere, drawn on the CPU (perlin).
         recipe: ``"paper"``, the paper's settings, or ``"fast"``, ours for training runs that are short of time.
         pre_processor: Resizes images to ``image_size``; must not normalise them. True for the default.
         post_processor: Makes labels and masks from scores and maps. True for the default.
@@ -128,6 +129,7 @@ class DiffusionAD(DiffusionADExport, AnomalibModule):
         self_augmentation: float | None = None,
         foreground: str | None = None,
         leave_out_broken: bool | None = None,
+        anomalies: Anomalies | None = None,
         recipe: Literal["paper", "fast"] = "paper",
         pre_processor: PreProcessor | bool = True,
         post_processor: PostProcessor | bool = True,
@@ -153,7 +155,7 @@ class DiffusionAD(DiffusionADExport, AnomalibModule):
         self.hparams.update(settings._asdict())
         self.model: DiffusionADModel = DiffusionADModel(**settings.network)
         self.loss: DiffusionADLoss = DiffusionADLoss(settings.focal_weight)
-        self.synthesizer = AnomalySynthesizer(settings.self_augmentation)
+        self.synthesizer = AnomalySynthesizer(settings.self_augmentation, settings.anomalies)
 
     @classmethod
     def from_official(cls, path: str | Path, *, trust: bool = False) -> "DiffusionAD":
@@ -245,9 +247,8 @@ class DiffusionAD(DiffusionADExport, AnomalibModule):
         losses = self.loss(predicted, (target[0], target[1]), logits, mask, counts, weight)
         terms = {f"train_loss_{name}": getattr(losses, name).detach() for name in ("noise", "smooth_l1", "focal")}
         self.log_dict({"train_loss": losses.total.detach(), **terms}, on_step=True, on_epoch=False)
-        self.log(
-            "loss", self._shown_loss(losses.total.detach()), prog_bar=True, logger=False, on_step=True, on_epoch=False
-        )
+        shown = self._shown_loss(losses.total.detach())
+        self.log("loss", shown, prog_bar=True, logger=False, on_step=True, on_epoch=False)
         return {"loss": losses.total, "image": image, "reconstruction": reconstruction.guided.detach(), "mask": mask}
 
     def validation_step(self, batch: Batch, *args, **kwargs) -> STEP_OUTPUT:

@@ -5,12 +5,13 @@
 
 import inspect
 from collections.abc import Mapping
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
 from .checks import require, require_choice, require_not_negative, require_positive
 from .torch_model import Denoising, DiffusionADModel
 
 LearningRateSchedule = Literal["constant", "one_cycle"]
+Anomalies = Literal["perlin", "broad"]
 
 
 class Widths(NamedTuple):
@@ -61,6 +62,7 @@ class Settings(NamedTuple):
     self_augmentation: float = 0.5
     foreground: str = "none"
     leave_out_broken: bool = False
+    anomalies: Anomalies = "perlin"
 
     @property
     def halves(self) -> bool:
@@ -109,6 +111,7 @@ class Settings(NamedTuple):
             f"a preset other than compact, got {self.coarse_training} at {self.image_size} pixels.",
         )
         require_not_negative("segmentation_replay", self.segmentation_replay)
+        require_choice("anomalies", self.anomalies, get_args(Anomalies))
 
 
 RECIPES = {

@@ -17,7 +17,7 @@ from anomalib_diffusionad.checks import require_at_least
 from anomalib_diffusionad.data.geometry import Geometry, Origin
 from anomalib_diffusionad.data.images import evenly, find_images, read_as_seen, resize_to
 from anomalib_diffusionad.lightning_model import DiffusionAD
-from anomalib_diffusionad.recipes import Settings, resolve
+from anomalib_diffusionad.recipes import Anomalies, Settings, resolve
 from anomalib_diffusionad.synthesis import AnomalySynthesizer
 from anomalib_diffusionad.synthesis.synthesizer import SynthesisSteps
 from anomalib_diffusionad.training.input_check import leave_out_hidden
@@ -38,6 +38,7 @@ def preview(
     foreground: str | None = None,
     anomaly_source: str | None = None,
     self_augmentation: float | None = None,
+    anomalies: Anomalies | None = None,
     image_size: int | None = None,
     count: int = 8,
     seed: int = 0,
@@ -54,6 +55,7 @@ def preview(
         foreground: Where anomalies may lie: "none", "random", "auto", "isnet" or a folder with masks.
         anomaly_source: Folder with texture images, or "dtd".
         self_augmentation: Share of the anomalies made from the image itself where there is an anomaly_source.
+        anomalies: "perlin", the paper's, or "broad", of many kinds.
         image_size: Height and width of the images in pixels.
         count: Number of images, spread evenly over the data.
         seed: Seed of the anomalies.
@@ -68,6 +70,7 @@ def preview(
         "foreground": foreground,
         "anomaly_source": anomaly_source,
         "self_augmentation": self_augmentation,
+        "anomalies": anomalies,
         "image_size": image_size,
     }
     settings = _settings(sections.get("model"), overrides)
@@ -122,7 +125,8 @@ def _image_paths(folder: str | None, section: Any) -> list[Path]:  # noqa: ANN40
 
 def _synthesise(image: Tensor, paths: list[Path], settings: Settings, seed: int) -> SynthesisSteps:
     """Put an anomaly on each image, ``(N, 3, S, S)``."""
-    synthesizer, names = AnomalySynthesizer(settings.self_augmentation), [str(path) for path in paths]
+    synthesizer = AnomalySynthesizer(settings.self_augmentation, settings.anomalies)
+    names = [str(path) for path in paths]
     with synthesizer.opened(
         settings.anomaly_source,
         settings.foreground,
@@ -137,6 +141,7 @@ def _tiles(image: Tensor, paths: list[Path], steps: SynthesisSteps) -> list[Tile
     pictures = (image, steps.shape, steps.foreground, steps.mask, steps.appearance, steps.result)
     tiles = []
     for row, path in enumerate(paths):
-        captions = (path.name, "", "", "", "", f"{1 - float(steps.opacity[row]):.0%} appearance")
+        kinds = " + ".join(steps.kinds[row])
+        captions = (path.name, kinds, "", "", "", f"{1 - float(steps.opacity[row]):.0%} appearance")
         tiles += [Tile(grey_or_rgb(each[row]), caption) for each, caption in zip(pictures, captions, strict=True)]
     return tiles

@@ -19,6 +19,8 @@ from skimage.filters import gaussian
 from skimage.transform import swirl
 from skimage.util import img_as_float
 
+from .category import save_picture, write_category
+
 CATEGORIES = ("brick", "grass", "gravel")
 SOURCES = ("astronaut", "chelsea", "coffee", "camera", "coins", "moon", "rocket")
 CROP = 128
@@ -60,19 +62,16 @@ def make_demo_data(
     photograph = _photograph(category)
     left, right = (round(photograph.shape[1] * edge) for edge in BAND)
     sides, band = (photograph[:, :left], photograph[:, right:]), photograph[:, left:right]
-    for number in range(train):
-        _save(_crop(sides[number % 2], rng), folder / "train" / "good" / f"{number:03d}.png")
-    for number in range(good):
-        _save(_crop(band, rng), folder / "test" / "good" / f"{number:03d}.png")
-    for kind, draw in DEFECTS.items():
-        for number in range(defects):
-            image, mask = draw(_crop(band, rng), rng)
-            _save(image, folder / "test" / kind / f"{number:03d}.png")
-            _save(mask.astype(float), folder / "ground_truth" / kind / f"{number:03d}_mask.png")
+    write_category(
+        folder,
+        train=(_crop(sides[number % 2], rng) for number in range(train)),
+        good=(_crop(band, rng) for _ in range(good)),
+        defective=((kind, *draw(_crop(band, rng), rng)) for kind, draw in DEFECTS.items() for _ in range(defects)),
+    )
     for source in SOURCES:
         photograph = _photograph(source)
         for number in range(10):
-            _save(_crop(photograph, rng), Path(root) / "textures" / source / f"{number:03d}.png")
+            save_picture(_crop(photograph, rng), Path(root) / "textures" / source / f"{number:03d}.png")
     return folder
 
 
@@ -150,8 +149,3 @@ def _draw(draw: Callable[[ImageDraw.ImageDraw], None], blur: float = 0) -> Array
 def _paint(image: Array, mask: Array, colour: Array, opacity: float) -> Array:
     weight = opacity * mask[..., None]
     return (1 - weight) * image + weight * colour
-
-
-def _save(image: Array, path: Path) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray((image * 255).round().astype(np.uint8)).save(path)

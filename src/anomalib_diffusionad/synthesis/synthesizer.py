@@ -8,23 +8,28 @@ Anomalies are data: they do not depend on the precision of the training, nor mas
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from functools import wraps
+from fractions import Fraction
+from functools import partial, wraps
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 
-from anomalib_diffusionad.checks import require, require_share
+from anomalib_diffusionad.checks import require, require_choice, require_share
 from anomalib_diffusionad.data.dtd import download_dtd
 from anomalib_diffusionad.data.geometry import Origin
+from anomalib_diffusionad.recipes import Anomalies
 
 from .appearance import anomalous_appearance
+from .broad import draw_on_batch
 from .foreground import Foreground, make_foreground
 from .shapes import perlin_masks
+from .steps import SynthesisSteps
 from .textures import CAPACITY_MIB, TextureBank, open_textures
 
 MIN_OPACITY, MAX_OPACITY = 0.2, 0.8
+NORMAL_SHARES = {"perlin": 0.5, "broad": 0.3}
 Result = TypeVar("Result")
 
 
@@ -46,32 +51,17 @@ def _in_float32(method: Callable[..., Result]) -> Callable[..., Result]:
     return run
 
 
-class SynthesisSteps(NamedTuple):
-    """What figure 5 of the paper shows, for N images.
-
-    Attributes:
-        shape: Perlin shape P, bool ``(N, 1, S, S)``.
-        foreground: Foreground F, bool ``(N, 1, S, S)``.
-        mask: Anomaly mask M = P x F, bool ``(N, 1, S, S)``.
-        appearance: Anomalous appearance A, ``(N, 3, S, S)`` in [0, 1].
-        opacity: Opacity of the normal image beta, ``(N, 1, 1, 1)``.
-        result: Synthetic anomaly S, ``(N, 3, S, S)`` in [0, 1].
-    """
-
-    shape: Tensor
-    foreground: Tensor
-    mask: Tensor
-    appearance: Tensor
-    opacity: Tensor
-    result: Tensor
-
-
 class AnomalySynthesizer(nn.Module):
-    """Turns half of a batch of normal images into synthetic anomalies.
+    """Turns a part of a batch of normal images into synthetic anomalies.
 
     Args:
         self_augmentation: Share of the anomalies whose appearance comes from the image itself rather than from a
             texture, in [0, 1].
+        anomalies: ``"perlin"``, the paper's, made on the device of the images; or ``"broad"``, several of many kinds on
+            an image, thin, weak and structural ones among them, half of which lie on the foreground and half anywhere.
+            Those are drawn on the host: images on a GPU are copied there and back.
+        normal_share: Share of the images that stay normal, in [0, 1]; half for ``"perlin"`` and 0.3 for ``"broad"`` if
+            None.
 
     Attributes:
         foreground: Where anomalies may lie; anywhere until one of ``make_foreground`` is put in its place.
@@ -81,9 +71,15 @@ class AnomalySynthesizer(nn.Module):
         ValueError: If an argument is out of range; the message names it.
     """
 
-    def __init__(self, self_augmentation: float = 0.5) -> None:
+    def __init__(
+        self, self_augmentation: float = 0.5, anomalies: Anomalies = "perlin", normal_share: float | None = None
+    ) -> None:
         super().__init__()
         require_share("self_augmentation", self_augmentation)
+        require_choice("anomalies", anomalies, NORMAL_SHARES)
+        self.normal_share = NORMAL_SHARES[anomalies] if normal_share is None else normal_share
+        require_share("normal_share", self.normal_share)
+        self.anomalies = anomalies
         self.self_augmentation = self_augmentation
         self.foreground = Foreground()
         self.textures: TextureBank | None = None
@@ -158,7 +154,7 @@ class AnomalySynthesizer(nn.Module):
         step: int = 0,
         generator: torch.Generator | None = None,
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Synthesise anomalies on a random half of the images.
+        """Synthesise anomalies on a random part of the images.
 
         Args:
             image: Normal images, ``(B, 3, S, S)`` in [0, 1].
@@ -168,13 +164,16 @@ class AnomalySynthesizer(nn.Module):
 
         Returns:
             Images ``(B, 3, S, S)`` in [0, 1], masks float ``(B, 1, S, S)`` in {0, 1} and labels int64 ``(B,)``, 1
-            where the image is anomalous. Half of them are; where B is odd, the odd one is by the toss of a coin.
+            where the image is anomalous: as many as ``normal_share`` leaves; where that is no whole number, one more
+            or less at random. Broad anomalies that cannot be seen are left out, and their image is normal.
         """
-        batch = image.shape[0]
-        odd = int(torch.randint(2, (1,), generator=generator)) if batch % 2 else 0
-        rows = torch.randperm(batch, generator=generator)[: batch // 2 + odd].tolist()
-        result, mask, label = image.clone(), torch.zeros_like(image[:, :1]), torch.zeros(batch, dtype=torch.long)
-        if rows:
+        rows = self._anomalous_rows(len(image), generator)
+        result, mask, label = image.clone(), torch.zeros_like(image[:, :1]), torch.zeros(len(image), dtype=torch.long)
+        if rows and self.anomalies == "broad":
+            drawn = self._broad(image, rows, image_path, step, generator)
+            result[rows], mask[rows] = drawn.result.to(result), drawn.mask.to(mask)
+            label[rows] = drawn.mask.flatten(1).any(dim=1).long().cpu()
+        elif rows:
             paths = None if image_path is None else [image_path[row] for row in rows]
             normal = torch.stack([image[row] for row in rows]).float()
             shape, foreground = self._shape(normal, paths, generator)
@@ -203,6 +202,8 @@ class AnomalySynthesizer(nn.Module):
     ) -> SynthesisSteps:
         """Put an anomaly on every image and give the intermediate results too; arguments as for :meth:`forward`."""
         image = image.float()
+        if self.anomalies == "broad":
+            return self._broad(image, range(len(image)), image_path, step, generator)
         on_host = self._shape(image, image_path, generator)
         shape, foreground = (mask.to(image.device, non_blocking=True) for mask in on_host)
         sources, from_image = self._sources(image, step, generator)
@@ -215,7 +216,31 @@ class AnomalySynthesizer(nn.Module):
             ]
         )
         mask = shape & foreground
-        return SynthesisSteps(shape, foreground, mask, appearance, opacity, blend(image, appearance, mask, opacity))
+        result = blend(image, appearance, mask, opacity)
+        return SynthesisSteps(shape, foreground, mask, appearance, opacity, result, [("perlin",)] * len(image))
+
+    def _anomalous_rows(self, batch: int, generator: torch.Generator | None) -> list[int]:
+        """Which images of a batch become anomalous."""
+        whole, rest = divmod(Fraction(batch * (1 - self.normal_share)).limit_denominator(1000), 1)
+        if rest:
+            whole += (
+                int(torch.randint(rest.denominator, (1,), generator=generator)) >= rest.denominator - rest.numerator
+            )
+        return torch.randperm(batch, generator=generator)[:whole].tolist()
+
+    def _broad(
+        self,
+        image: Tensor,
+        rows: Sequence[int],
+        image_path: Sequence[str | None] | None,
+        step: int,
+        generator: torch.Generator | None,
+    ) -> SynthesisSteps:
+        """Broad anomalies on some images of a batch."""
+        paths = None if image_path is None else [image_path[row] for row in rows]
+        foreground = self.foreground(torch.stack([image[row] for row in rows]).float(), paths, generator)
+        texture = None if self.textures is None else partial(self.textures.draw, 1, step, generator)
+        return draw_on_batch(image, rows, foreground, texture, self.self_augmentation, generator)
 
     def _shape(
         self, image: Tensor, image_path: Sequence[str | None] | None, generator: torch.Generator | None

@@ -1,0 +1,67 @@
+# Copyright (C) 2026 The anomalib-diffusionad authors
+# SPDX-License-Identifier: Apache-2.0
+
+"""Anomalies on a batch: from tensors to arrays and back."""
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from anomalib_diffusionad.synthesis.steps import SynthesisSteps
+
+from .draw import draw_anomalies
+from .pixels import Array
+from .scene import Scene
+
+
+def draw_on_batch(
+    image: Tensor,
+    rows: Sequence[int],
+    foreground: Tensor,
+    texture: Callable[[], Tensor] | None,
+    self_augmentation: float,
+    generator: torch.Generator | None,
+) -> SynthesisSteps:
+    """Put anomalies on some images of a batch.
+
+    Images of any device and precision are copied to the host and drawn on there, in float32.
+
+    Args:
+        image: Normal images ``(B, 3, S, S)`` in [0, 1].
+        rows: The images to draw on, N of them; parts of the others are used as well.
+        foreground: Where half of the anomalies lie, bool ``(N, 1, S, S)``.
+        texture: Draws a texture, uint8 ``(1, 3, S, S)``; None where there is none.
+        self_augmentation: Share of the textured anomalies that are made from the image itself.
+        generator: Source of randomness on the CPU. Defaults to PyTorch's global one.
+
+    Returns:
+        The steps of N images, on the device of the images.
+    """
+    rng = np.random.default_rng(int(torch.randint(2**62, (), generator=generator)))
+    images = list(image.detach().float().cpu().permute(0, 2, 3, 1).contiguous().numpy())
+    places = foreground[:, 0].cpu().numpy()
+    draw_texture = None if texture is None else lambda: _as_array(texture())
+    drawn = [
+        draw_anomalies(Scene(images[row], where, images, draw_texture, self_augmentation), rng)
+        for row, where in zip(rows, places, strict=True)
+    ]
+    shape, mask = (_as_tensor(each)[:, None] for each in ([one.shape for one in drawn], [one.mask for one in drawn]))
+    appearance, result = (
+        _as_tensor(each).permute(0, 3, 1, 2).contiguous()
+        for each in ([one.appearance for one in drawn], [one.image for one in drawn])
+    )
+    opacity = 1 - torch.tensor([one.weight for one in drawn])[:, None, None, None]
+    shape, mask, appearance, opacity, result = (
+        each.to(image.device, non_blocking=True) for each in (shape, mask, appearance, opacity, result)
+    )
+    return SynthesisSteps(shape, foreground, mask, appearance, opacity, result, [one.kinds for one in drawn])
+
+
+def _as_array(texture: Tensor) -> Array:
+    return texture[0].permute(1, 2, 0).float().div_(255).contiguous().numpy()
+
+
+def _as_tensor(arrays: list[np.ndarray]) -> Tensor:
+    return torch.from_numpy(np.stack(arrays))
