@@ -143,12 +143,7 @@ MUTATIONS = (
     ("torch_model.py", "values.mean(dim=1)", "values.amax(dim=1)", "test_torch_model.py"),
     ("torch_model.py", "torch.full((1,), step, device=noisy.device)", "torch.tensor([step])", "test_on_a_gpu.py"),
     ("lightning_model.py", "counts = 1 - label if", "counts = label if", "test_lightning_model.py"),
-    (
-        "lightning_model.py",
-        '"loss", self._shown_loss(losses.total.detach())',
-        '"loss", losses.total.detach()',
-        "test_on_a_gpu.py",
-    ),
+    ("lightning_model.py", "shown = self._shown_loss(", "shown = (", "test_on_a_gpu.py"),
     ("training/finite_loss.py", "copy_(loss, non_blocking=True)", "copy_(loss)", "test_on_a_gpu.py"),
     ("training/finite_loss.py", "pin_memory=True", "pin_memory=False", "test_on_a_gpu.py"),
     (
