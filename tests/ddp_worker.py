@@ -38,12 +38,12 @@ class Diary(Callback):
     def on_fit_start(self, trainer, pl_module) -> None:
         loss = pl_module.loss.forward
 
-        def watched(predicted, noise, logits, mask, normal):
+        def watched(predicted, noise, logits, mask, normal, weight):
             self.noise.append(float(noise[0].double().sum()))
             # the centre of the anomalies, whatever their number
             place = torch.arange(mask.numel() // len(mask), dtype=torch.float64)
             self.masks.append(float((mask.flatten(1).double() @ place).sum()))
-            return loss(predicted, noise, logits, mask, normal)
+            return loss(predicted, noise, logits, mask, normal, weight)
 
         pl_module.loss.forward = watched
 

@@ -98,7 +98,8 @@ def test_without_an_input_size_the_graph_resizes_images_as_the_training_did(tmp_
         assert result["anomaly_map"].shape == (2, 1, 64, 64)
         np.testing.assert_allclose(result["pred_score"], score, rtol=0, atol=1e-3)
         maps = compiled(model.pre_processor.transform(image).numpy())["anomaly_map"]
-        np.testing.assert_allclose(result["anomaly_map"], maps, rtol=0, atol=1e-3)
+        # without antialiasing they are off by 2e-3
+        np.testing.assert_allclose(result["anomaly_map"], maps, rtol=0, atol=1e-4)
 
 
 def test_thresholds_and_size_travel_with_the_graph(exported_files: tuple[Path, Path]) -> None:
@@ -324,6 +325,7 @@ def test_anomalibs_export_compresses_by_our_means(
     model, graph, called, saved = make_model(), object(), [], []
     monkeypatch.setattr(model, "to_onnx", lambda *_, **__: tmp_path / "model.onnx")
     monkeypatch.setattr(openvino, "convert_model", lambda *_, **__: graph)
+    monkeypatch.setattr(export, "write_openvino_metadata", lambda *_: None)
     monkeypatch.setattr(openvino, "save_model", lambda given, *_, **__: saved.append(given))
     for ours in ("compress", "quantize", "quantize_with_accuracy_control"):
         monkeypatch.setattr(export, ours, lambda *given, ours=ours: called.append((ours, given[0])) or ours)

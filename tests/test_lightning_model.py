@@ -132,9 +132,9 @@ def test_the_noise_loss_is_of_the_normal_images_and_the_mask_loss_of_all(
     model, seen = make_model(), []
     loss = model.loss.forward
 
-    def watched(predicted, noise, logits, mask, normal):
+    def watched(predicted, noise, logits, mask, normal, weight):
         seen.append((logits.shape == mask.shape, mask.flatten(1).amax(dim=1), normal))
-        return loss(predicted, noise, logits, mask, normal)
+        return loss(predicted, noise, logits, mask, normal, weight)
 
     monkeypatch.setattr(model.loss, "forward", watched)
     Engine(max_epochs=1, default_root_dir=tmp_path, **QUIET).fit(model, datamodule=datamodule)

@@ -13,7 +13,7 @@ from anomalib.engine import Engine
 from PIL import Image
 
 from anomalib_diffusionad import DiffusionAD
-from anomalib_diffusionad.commands.app import SIDE, app, examine, make_page, outlined, verdict
+from anomalib_diffusionad.commands.app import SIDE, app, examine, make_page, marked, verdict
 
 from ..conftest import make_model
 
@@ -65,7 +65,7 @@ def test_the_threshold_makes_label_area_and_outline(model: DiffusionAD, tmp_path
     assert verdict(finding, 0.5).startswith("### Normal\n")
 
     def red(threshold: float) -> np.ndarray:
-        pixels = np.asarray(outlined(finding, threshold))
+        pixels = np.asarray(marked(finding, threshold))
         assert pixels.shape == (SIDE, SIDE, 3)
         return (pixels == (255, 64, 64)).all(axis=2)
 

@@ -23,7 +23,9 @@ def exportable(pre_processor: nn.Module | None, image: Tensor) -> Tensor:
 
 
 def _is_smooth(step: Resize) -> bool:
-    return bool(step.antialias) and step.interpolation == InterpolationMode.BILINEAR and len(step.size) == 2
+    # torchvision keeps the mode as an enumeration or as its name
+    bilinear = InterpolationMode(step.interpolation) == InterpolationMode.BILINEAR
+    return bool(step.antialias) and bilinear and len(step.size) == 2
 
 
 def resize(image: Tensor, size: Sequence[int]) -> Tensor:
