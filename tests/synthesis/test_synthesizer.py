@@ -136,7 +136,7 @@ def test_anomalies_do_not_depend_on_the_precision_of_the_training(textures: Text
     def draw(image: torch.Tensor) -> tuple[torch.Tensor, ...]:
         return (
             *synthesizer(image, generator=torch.Generator().manual_seed(3)),
-            *synthesizer.steps(image, generator=torch.Generator().manual_seed(3)),
+            *synthesizer.steps(image, generator=torch.Generator().manual_seed(3))[:6],  # not the kinds
         )
 
     expected = draw(image)
