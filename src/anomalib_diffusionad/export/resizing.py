@@ -48,8 +48,9 @@ def _weights(image: Tensor, dim: int, wanted: int) -> Tensor:
     A triangle around each place, as wide as the image shrinks. In whole numbers up to the last division, since OpenVINO
     computes in bfloat16 where it is fast, which rounds places beyond 256.
     """
-    length = torch.full((), image.shape[dim], device=image.device)  # a tensor, since graphs have images of any size
-    place = (2 * torch.arange(image.shape[dim], device=image.device) + 1) * wanted
+    given = torch.arange(image.shape[dim], device=image.device)
+    length = given[-1:] + 1  # not torch.full of the size, which crashes OpenVINO's conversion
+    place = (2 * given + 1) * wanted
     centre = (2 * torch.arange(wanted, device=image.device) + 1) * length
     weights = (2 * length.clamp(min=wanted) - (place - centre[:, None]).abs()).clamp(min=0)
     return (weights / weights.sum(dim=1, keepdim=True)).to(image.dtype)
