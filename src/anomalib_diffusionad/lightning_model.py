@@ -292,8 +292,9 @@ class DiffusionAD(DiffusionADExport, AnomalibModule):
             ValueError: If the checkpoint is of another model, contradicts the settings given, or normalises its images.
         """
         before, saved = self.settings, checkpoint.get("hyper_parameters", {})
-        if "preset" in saved and resolve_saved(saved, self.given) != before:
-            self._use(resolve_saved(saved, self.given))
+        settings = resolve_saved(saved, self.given) if "preset" in saved else before
+        if settings != before:
+            self._use(settings)
             training.log_settings("The checkpoint's settings are used", self.settings, before)
         if self.strict_loading:
             training.check_fits(checkpoint, {f"model.{name}": value for name, value in self.model.state_dict().items()})

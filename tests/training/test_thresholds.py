@@ -17,7 +17,8 @@ from torch.utils.data import DataLoader, SubsetRandomSampler
 
 from anomalib_diffusionad import DiffusionAD, DiffusionADModel
 from anomalib_diffusionad.training import thresholds as thresholds_file
-from anomalib_diffusionad.training.thresholds import SyntheticThreshold, _training_batches
+from anomalib_diffusionad.training.batches import spread_batches
+from anomalib_diffusionad.training.thresholds import IMAGES, SyntheticThreshold
 
 from ..conftest import QUIET, make_datamodule
 
@@ -235,5 +236,5 @@ def test_the_validation_set_is_asked_where_its_turn_does_not_come(
 def test_images_that_a_sampler_leaves_out_are_not_looked_at() -> None:
     images = [torch.tensor(float(number)) for number in range(10)]
     for sampler, expected in ((None, set(range(10))), (SubsetRandomSampler([1, 3, 7]), {1, 3, 7})):
-        batches = list(_training_batches(DataLoader(images, batch_size=2, sampler=sampler)))
+        batches = list(spread_batches(DataLoader(images, batch_size=2, sampler=sampler), IMAGES))
         assert {int(value) for batch in batches for value in batch} == expected

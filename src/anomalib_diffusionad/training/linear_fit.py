@@ -8,8 +8,9 @@ from typing import Any
 
 import torch
 from lightning.pytorch import Callback, Trainer
+from torch import Tensor
 
-from anomalib_diffusionad.data.images import as_seen
+from .batches import training_batches
 
 logger = logging.getLogger(__name__)
 
@@ -17,7 +18,7 @@ IMAGES = 256
 
 
 class LinearFit(Callback):
-    """Fits the linear denoiser, if the model has one, to up to 256 training images of the run's own loader.
+    """Fits the linear denoiser, if the model has one, to up to 256 training images, spread evenly.
 
     A run that is resumed has it from its checkpoint.
     """
@@ -28,21 +29,12 @@ class LinearFit(Callback):
         if linear is None or trainer.global_step:
             return
         if trainer.is_global_zero:
-            images = _images(trainer, pl_module)
-            linear.fit(images.to(pl_module.device))
+            # what is drawn for it must not change what the run draws
+            with torch.random.fork_rng(devices=[]):
+                batches = list(training_batches(trainer, pl_module, IMAGES))
+            images = torch.cat([batch.image.as_subclass(Tensor) for batch in batches])[:IMAGES].float()
+            linear.fit(images)
             logger.info("The linear denoiser was fitted to %d training images.", len(images))
         if trainer.world_size > 1:
             for buffer in linear.buffers():
                 buffer.copy_(trainer.strategy.broadcast(buffer))
-
-
-def _images(trainer: Trainer, module: Any) -> torch.Tensor:  # noqa: ANN401
-    """Training images ``(N, 3, S, S)`` as the model sees them, without a change to what the run draws."""
-    transform = getattr(module.pre_processor, "transform", None)
-    found: list[torch.Tensor] = []
-    with torch.random.fork_rng(devices=[]):
-        for batch in trainer.train_dataloader:  # type: ignore[union-attr]
-            found += [as_seen(image.cpu(), None, transform)[0] for image in batch.image]
-            if len(found) >= IMAGES:
-                break
-    return torch.stack(found[:IMAGES]).float()

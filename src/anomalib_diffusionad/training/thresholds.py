@@ -4,7 +4,7 @@
 """Thresholds for the weights that a training run ends with, from its validation set or from synthetic anomalies."""
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import islice
 from typing import Any
@@ -16,11 +16,9 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor
 from torch.utils._pytree import tree_leaves
-from torch.utils.data import DistributedSampler, RandomSampler, SequentialSampler
 from torchmetrics import Metric
 
-from anomalib_diffusionad.data.images import evenly
-
+from .batches import training_batches
 from .checkpoint import check_finite
 from .labels import Classes
 from .weights import NETWORK, evaluating, fingerprint, holding
@@ -28,7 +26,6 @@ from .weights import NETWORK, evaluating, fingerprint, holding
 logger = logging.getLogger(__name__)
 
 IMAGES = 64
-BATCH_SIZE = 8
 
 
 class SyntheticThreshold(Callback):
@@ -218,10 +215,7 @@ def _validation_batches(trainer: Trainer, module: Any) -> Iterator[Any]:  # noqa
 def _synthetic_batches(trainer: Trainer, module: Any) -> Iterator[ImageBatch]:  # noqa: ANN401
     """Scored batches of training images and the same with anomalies."""
     generator = torch.Generator().manual_seed(0)
-    for number, batch in enumerate(_training_batches(trainer.train_dataloader)):
-        moved = trainer.strategy.batch_to_device(batch, dataloader_idx=0)
-        if module.pre_processor is not None:
-            module.pre_processor.on_train_batch_start(trainer, module, moved, number)
+    for moved in training_batches(trainer, module, IMAGES):
         normal, paths = moved.image.as_subclass(Tensor), getattr(moved, "image_path", None)
         steps = module.synthesizer.steps(normal, paths, module.global_step, generator)
         for image, mask in ((normal, torch.zeros_like(steps.mask)), (steps.result, steps.mask)):
@@ -231,22 +225,3 @@ def _synthetic_batches(trainer: Trainer, module: Any) -> Iterator[ImageBatch]:  
                 gt_mask=mask[:, 0],
                 **module.model(image)._asdict(),
             )
-
-
-def _training_batches(loader: Any) -> Iterator[Any]:  # noqa: ANN401 - a DataLoader, or what else gives batches
-    """Batches with ``IMAGES`` training images, spread evenly over the data set; of a stream the first."""
-    dataset: Any = getattr(loader, "dataset", None)
-    if getattr(loader, "batch_sampler", None) is None or not (hasattr(dataset, "__getitem__") and len(dataset)):
-        images = 0
-        for batch in loader:
-            yield batch
-            images += len(batch.image)
-            if images >= IMAGES:
-                return
-        return
-    rows: Sequence[int] = range(len(dataset))
-    if not isinstance(loader.sampler, (RandomSampler, SequentialSampler, DistributedSampler)):
-        rows = sorted(set(loader.sampler))  # it may leave images out
-    chosen = [rows[number] for number in evenly(len(rows), IMAGES)]
-    for start in range(0, len(chosen), BATCH_SIZE):
-        yield loader.collate_fn([dataset[row] for row in chosen[start : start + BATCH_SIZE]])
