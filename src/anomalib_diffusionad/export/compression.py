@@ -175,7 +175,10 @@ def float_layers(graph: "openvino.Model") -> list[str]:
 
 def ends(graph: "openvino.Model") -> list[str]:
     """Names of the convolutions that images or maps go in or come out of, few weights that need more than 8 bits."""
-    return [network[place].get_friendly_name() for network in _networks(graph) for place in (0, -1)]
+    unet, segmentation = _networks(graph)
+    smoothing = [layer for layer in segmentation if layer.input(1).get_shape()[1] == 1]
+    head = segmentation[-1 - len(smoothing)]
+    return [layer.get_friendly_name() for layer in (unet[0], unet[-1], segmentation[0], head, *smoothing)]
 
 
 def exact_products(graph: "openvino.Model") -> list[str]:
