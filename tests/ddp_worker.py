@@ -95,8 +95,13 @@ def work_by_time(data: Path, out: Path, **arguments) -> dict:
 
 
 def work(data: Path, out: Path, devices: int, batch_size: int) -> None:
-    """Train, test, and write the diary of this process."""
-    make_shallow(pytest.MonkeyPatch())
+    """Train, test, and write the diary of this process, with shallow U-Nets."""
+    with pytest.MonkeyPatch.context() as patch:
+        make_shallow(patch)
+        _work(data, out, devices, batch_size)
+
+
+def _work(data: Path, out: Path, devices: int, batch_size: int) -> None:
     seed_everything(5)
     distributed = {"strategy": "ddp", "devices": devices} if devices > 1 else {"devices": 1}
     quiet = {"enable_progress_bar": False, "enable_model_summary": False, "accelerator": "cpu", "logger": False}
