@@ -56,3 +56,21 @@ def test_saturated_mistakes_give_finite_losses_and_gradients(dtype: torch.dtype)
     assert logits.grad.isfinite().all()
     # a wrong pixel is still pulled the right way where its probability has saturated
     assert logits.grad.flatten()[0] < 0 < logits.grad.flatten()[1]
+
+
+def test_area_weighted_mask_loss_by_hand() -> None:
+    """Two images: in the first one pixel of 16 is anomalous, in the second none."""
+    logits = torch.linspace(-2, 2, 32).reshape(2, 1, 4, 4)
+    mask = torch.zeros(2, 1, 4, 4)
+    mask[0, 0, 1, 2] = 1
+    probability = logits.sigmoid()
+    right = torch.where(mask > 0, probability, 1 - probability)
+    focal = -0.5 * (1 - right) ** 2 * right.log()
+    loss = DiffusionADLoss(5.0, "area_weighted")
+    assert float(loss.mask_loss(logits, mask)) == pytest.approx(5 * float(focal.mean()), rel=1e-5)
+    # a pixel of 256 is less than 2.5 % of the image, and counts more by the root of that
+    logits, mask = torch.zeros(1, 1, 16, 16), torch.zeros(1, 1, 16, 16)
+    mask[0, 0, 3, 3] = 1
+    each = 0.5 * 0.25 * math.log(2)
+    expected = 5 * each * (255 + (0.025 * 256) ** 0.5) / 256
+    assert float(loss.mask_loss(logits, mask)) == pytest.approx(expected, rel=1e-5)

@@ -53,12 +53,6 @@ def test_what_is_given_comes_before_the_recipe() -> None:
     assert resolve("paper", {}) == Settings()
 
 
-def test_half_the_resolution_is_left_out_where_there_is_none_unless_it_is_asked_for() -> None:
-    assert resolve("fast", {"image_size": 64}).coarse_training == 0
-    with pytest.raises(ValueError, match="coarse_training must lie in"):
-        resolve("fast", {"image_size": 64, "coarse_training": 0.5})
-
-
 def test_a_checkpoint_carries_what_the_recipe_gave() -> None:
     model = DiffusionAD(recipe="fast", segmentation_channels=4, noise_seed=3, visualizer=False)
     assert model.settings == RECIPES["fast"]._replace(segmentation_channels=4, noise_seed=3)

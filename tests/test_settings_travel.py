@@ -40,7 +40,6 @@ OTHERS = {
     "learning_rate": 2e-4,
     "segmentation_learning_rate": 3e-4,
     "learning_rate_schedule": "one_cycle",
-    "coarse_training": 0.0,
     "segmentation_replay": 1,
     "gradient_checkpointing": True,
     "torch_compile": False,

@@ -21,7 +21,7 @@ LAYERS = (
     "diffusion",
     "unet",
     "loss",
-    "linear_denoiser",
+    "compact",
     "torch_model",
     "recipes",
     "post_processor",

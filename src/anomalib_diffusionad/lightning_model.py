@@ -7,6 +7,7 @@ Paper: DiffusionAD: Norm-guided One-step Denoising Diffusion for Anomaly Detecti
 """
 
 from contextlib import ExitStack
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal, cast
 
@@ -21,22 +22,27 @@ from anomalib.visualization import ImageVisualizer, Visualizer
 from lightning.pytorch import Callback
 from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities.types import STEP_OUTPUT, OptimizerLRScheduler
-from torch.nn.functional import avg_pool2d, max_pool2d
-from torch.optim import Adam
 from torch.optim.lr_scheduler import LambdaLR
 from torchvision.transforms.v2 import Resize
 
 from . import training
 from .export import DiffusionADExport
-from .loss import DiffusionADLoss
+from .loss import DiffusionADLoss, MaskLoss
 from .official import load_official, model_arguments, read_official
 from .post_processor import ProbabilityPostProcessor
-from .recipes import Anomalies, LearningRateSchedule, Settings, explicit, resolve, resolve_saved
+from .recipes import (
+    Anomalies,
+    LearningRateSchedule,
+    OptimizerName,
+    Settings,
+    explicit,
+    resolve,
+)
 from .synthesis import AnomalySynthesizer
 from .torch_model import Denoising, DiffusionADModel
 
 
-class DiffusionAD(DiffusionADExport, AnomalibModule):
+class DiffusionAD(DiffusionADExport, training.CarriedSettings, AnomalibModule):
     """DiffusionAD: norm-guided one-step denoising diffusion for anomaly detection.
 
     An argument that is None has its recipe's value. Brackets give the paper's and, where it differs, the fast one's.
@@ -44,34 +50,36 @@ class DiffusionAD(DiffusionADExport, AnomalibModule):
     Args:
         image_size: Height and width of the images in pixels, a multiple of 32 from 64 to 512 (256; fast 128).
         preset: Size of the networks: ``"paper"`` (160 M parameters), ``"small"`` (40 M), ``"tiny"`` (8 M) or
-            ``"compact"`` (10 M on folded pixels, with a linear denoiser to start from) (paper; fast tiny).
+            ``"compact"`` (2 M on folded pixels, with a linear denoiser to start from) (paper; fast compact).
         base_channels: Width of the U-Net in place of the preset's, a multiple of 32.
         segmentation_channels: Width of the segmentation network in place of the preset's.
-        t_small: Time step of the small noise scale at inference, in ``[0, t_big)`` (200).
-        t_big: Time step of the large noise scale at inference, in ``(t_small, num_timesteps)`` (400).
-        tau: In training, small time steps are drawn from ``[0, tau)``, large ones from ``[tau, num_timesteps)`` (300).
+        t_small: Time step of the small noise scale at inference, in ``[0, t_big)`` (200; fast 40).
+        t_big: Time step of the large noise scale at inference, in ``(t_small, num_timesteps)`` (400; fast 160).
+        tau: In training, small time steps are drawn from ``[0, tau)``, large ones from ``[tau, t_end)`` (300; fast 90).
+        t_end: End of the large time steps in training, ``num_timesteps`` at most and if it is 0 (0; fast 220).
         guidance_scale: w of Eq. 7, not negative; 0 leaves the small-scale reconstruction as it is (1).
         denoising: Reconstruction at inference (table 3): ``"norm_guided"`` (two passes of the U-Net), ``"one_step"``
             (one pass) or ``"iterative"`` (``t_big + 1`` passes). Training is the same for all (norm_guided).
         num_timesteps: Number of diffusion steps T, at least 2 (1000).
         beta_start: Noise variance of the first of 1000 steps (0.0001).
-        beta_end: Noise variance of the last of 1000 steps (0.02; fast 0.004).
+        beta_end: Noise variance of the last of 1000 steps (0.02).
         noise_seed: Seed of the inference noise, which is the same for every image and stored with the weights (0).
         top_k: The image score is the mean of this many highest pixels of the map (50).
         smoothing_sigma: Standard deviation in pixels of a Gaussian that smooths the map, up to an eighth of
             ``image_size``, 0 for none. It fills the spotty maps of short training runs, and wipes out defects that are
-            thinner (0; fast 4).
+            thinner (0; fast 1).
         focal_weight: Weight of the focal loss in Eq. 10, not negative (5).
-        learning_rate: Learning rate of Adam (0.0001; fast 0.001).
-        segmentation_learning_rate: Learning rate of the segmentation network (that of the U-Net; fast 0.002).
+        mask_loss: ``"paper"``, Eq. 10, or ``"area_weighted"``, a focal loss alone in which pixels of small anomalies
+            count more (paper; fast area_weighted).
+        optimizer: ``"adam"``, or ``"muon"``, which learns kernels at one rate in all directions (adam; fast muon).
+        learning_rate: Learning rate; Muon takes five times as much for kernels (0.0001; fast 0.002).
+        segmentation_learning_rate: Learning rate of the segmentation network (that of the U-Net).
         learning_rate_schedule: ``"constant"``, or ``"one_cycle"``: up over the first tenth of the run and down to
             almost 0 by its end, at ``max_epochs``, ``max_steps`` or ``max_time`` (constant; fast one_cycle).
-        coarse_training: Share of the run, from its start, at half the resolution, in [0, 1): a step there is four times
-            as fast. Needs an ``image_size`` that is a multiple of 64, from 128 (0; fast 0.5).
         segmentation_replay: Extra updates of the segmentation network after each step, on earlier images and their
-            reconstructions, not negative (0; fast 16).
-        gradient_checkpointing: Train with a quarter of the memory, for one more forward pass: of the U-Net's
-            activations only those between its stages are kept, and the backward pass computes the others anew (false).
+            reconstructions, not negative (0; fast 4).
+        gradient_checkpointing: Train with a quarter of the memory, for one more forward pass: the backward pass
+            computes most of the U-Net's activations anew; not with compact networks (false).
         torch_compile: Compile both networks with ``torch.compile``, which takes minutes before the first step and a C++
             compiler. It gains nothing on a CPU and was not measured on a GPU (false).
         anomaly_source: Folder with images to make anomalies from: textures, or defects of your own; ``"dtd"`` for DTD,
@@ -85,7 +93,7 @@ class DiffusionAD(DiffusionADExport, AnomalibModule):
             ONNX file or a folder with masks (none; fast auto).
         leave_out_broken: Leave images that cannot be read out of a run, with a warning, rather than refuse it (false).
         anomalies: ``"perlin"``, the paper's shapes, or ``"broad"``: also thin, weak, structural and small ones, half of
-            them on the foreground and half anywhere, drawn on the CPU (perlin).
+            them on the foreground and half anywhere, drawn on the CPU (perlin; fast broad).
         recipe: ``"paper"``, the paper's settings, or ``"fast"``, ours for training runs that are short of time.
         pre_processor: Resizes images to ``image_size``; must not normalise them. True for the default.
         post_processor: Makes labels and masks from scores and maps. True for the default.
@@ -109,6 +117,7 @@ class DiffusionAD(DiffusionADExport, AnomalibModule):
         t_small: int | None = None,
         t_big: int | None = None,
         tau: int | None = None,
+        t_end: int | None = None,
         guidance_scale: float | None = None,
         denoising: Denoising | None = None,
         num_timesteps: int | None = None,
@@ -118,10 +127,11 @@ class DiffusionAD(DiffusionADExport, AnomalibModule):
         top_k: int | None = None,
         smoothing_sigma: float | None = None,
         focal_weight: float | None = None,
+        mask_loss: MaskLoss | None = None,
+        optimizer: OptimizerName | None = None,
         learning_rate: float | None = None,
         segmentation_learning_rate: float | None = None,
         learning_rate_schedule: LearningRateSchedule | None = None,
-        coarse_training: float | None = None,
         segmentation_replay: int | None = None,
         gradient_checkpointing: bool | None = None,
         torch_compile: bool | None = None,
@@ -144,9 +154,9 @@ class DiffusionAD(DiffusionADExport, AnomalibModule):
         self.given = given
         self._use(settings)
         self.randomness = training.StepRandomness()
+        self._linear_fit = training.LinearFit()
         self._shown_loss = training.ShownLoss()
         self._synthesis = ExitStack()
-        self._progress: training.Progress | None = None
         training.check_pre_processor(self.pre_processor, self.input_size, settings.image_size)
 
     def _use(self, settings: Settings) -> None:
@@ -154,7 +164,7 @@ class DiffusionAD(DiffusionADExport, AnomalibModule):
         self.settings = settings
         self.hparams.update(settings._asdict())
         self.model: DiffusionADModel = DiffusionADModel(**settings.network)
-        self.loss: DiffusionADLoss = DiffusionADLoss(settings.focal_weight)
+        self.loss: DiffusionADLoss = DiffusionADLoss(settings.focal_weight, settings.mask_loss)
         self.synthesizer = AnomalySynthesizer(settings.self_augmentation, settings.anomalies)
 
     @classmethod
@@ -176,24 +186,6 @@ class DiffusionAD(DiffusionADExport, AnomalibModule):
         model = cls(**model_arguments(checkpoint))
         load_official(model.model, checkpoint)
         return model.eval()
-
-    @classmethod
-    def load_from_checkpoint(cls, checkpoint_path: Any, *args, **kwargs) -> "DiffusionAD":  # noqa: ANN401
-        """As anomalib's and Lightning's. The checkpoint carries all settings; those given besides come before them.
-
-        Raises:
-            FileNotFoundError: If there is no such file.
-            ValueError: If the file is not a complete checkpoint or of another model, or contradicts what is given.
-        """
-        training.check_complete(checkpoint_path)
-        given = explicit(kwargs)
-        others = {name: value for name, value in kwargs.items() if name not in given}
-        model = cast("DiffusionAD", super().load_from_checkpoint(checkpoint_path, *args, **others))
-        model.given, weights = given, model.model.state_dict()
-        if given:
-            model._use(resolve_saved(model.settings._asdict(), given))  # noqa: SLF001 - one of this class
-            model.model.to(model.device).load_state_dict(weights)
-        return model
 
     def prepare_data(self) -> None:
         """Download DTD if it is wanted, for training alone."""
@@ -230,18 +222,20 @@ class DiffusionAD(DiffusionADExport, AnomalibModule):
         paths = getattr(batch, "image_path", None)
         image, mask, label = self.synthesizer(batch.image, paths, self.global_step, generator)
         clean = cast("torch.Tensor", batch.image)
-        if self._progress is not None and self._progress(self.global_step) < settings.coarse_training:
-            image, clean, mask = avg_pool2d(image, 2), avg_pool2d(clean, 2), max_pool2d(mask, 2)
+        if self._linear_fit.any_pose:
+            image, clean, mask = training.turn_each(torch.cat([image, clean, mask], 1), generator).split([3, 3, 1], 1)
         count, device = image.shape[0], image.device
-        spans = ((0, settings.tau), (settings.tau, settings.num_timesteps))
-        t = torch.stack([torch.randint(*span, (count,), generator=generator) for span in spans])
+        ends = (0, settings.tau, settings.t_end or settings.num_timesteps)
+        t = torch.stack([torch.randint(*span, (count,), generator=generator) for span in pairwise(ends)])
         t = t.to(device, non_blocking=True)
         on_device = torch.Generator(device).manual_seed(generator.initial_seed())
         noise = torch.randn((2, *image.shape), device=device, generator=on_device)
 
-        reconstruction = self.model.reconstruct(image, t[0], t[1], noise[0], noise[1])
-        logits = self.model.segment_logits(image, reconstruction.guided)
-        target, weight = self.model.noise_targets(image, clean, t, noise)
+        estimate = self._linear_fit.estimate(paths)
+        reconstruction = self.model.reconstruct(image, t[0], t[1], noise[0], noise[1], estimate)
+        views = self.model.views(reconstruction)
+        logits = self.model.segment_logits(image, views)
+        target, weight = self.model.noise_targets(image, clean, mask, t, noise)
         counts = 1 - label if self.model.linear is None else torch.ones_like(label)
         predicted = (reconstruction.eps_small, reconstruction.eps_big)
         losses = self.loss(predicted, (target[0], target[1]), logits, mask, counts, weight)
@@ -249,7 +243,7 @@ class DiffusionAD(DiffusionADExport, AnomalibModule):
         self.log_dict({"train_loss": losses.total.detach(), **terms}, on_step=True, on_epoch=False)
         shown = self._shown_loss(losses.total.detach())
         self.log("loss", shown, prog_bar=True, logger=False, on_step=True, on_epoch=False)
-        return {"loss": losses.total, "image": image, "reconstruction": reconstruction.guided.detach(), "mask": mask}
+        return {"loss": losses.total, "image": image, "views": views.detach(), "mask": mask}
 
     def validation_step(self, batch: Batch, *args, **kwargs) -> STEP_OUTPUT:
         """Score the images of a batch ``(B, 3, S, S)``; returns the batch with scores and maps."""
@@ -261,47 +255,14 @@ class DiffusionAD(DiffusionADExport, AnomalibModule):
     test_step = predict_step = validation_step
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
-        """Adam with a learning rate for each network, constant or over one cycle; plan by the progress of the run."""
-        rates = self.settings.learning_rates
-        groups = zip((self.model.unet, self.model.segmentation), rates, strict=True)
-        # Lightning does not clip the gradients of a fused optimiser in mixed precision
-        fused = not getattr(self._trainer, "gradient_clip_val", None)
-        optimizer = Adam([{"params": network.parameters(), "lr": rate} for network, rate in groups], fused=fused)
-        one_cycle = self.settings.learning_rate_schedule == "one_cycle"
-        self._progress = progress = (
-            training.Progress(self.trainer) if one_cycle or self.settings.coarse_training else None
-        )
-        if progress is None or not one_cycle:
+        """An optimiser with a rate for each network, constant or over one cycle."""
+        clips = bool(getattr(self._trainer, "gradient_clip_val", None))
+        optimizer = training.make_optimizer(self.settings, self.model, clips=clips)
+        if self.settings.learning_rate_schedule == "constant":
             return optimizer
+        progress = training.Progress(self.trainer)
         scheduler = LambdaLR(optimizer, lambda step: training.one_cycle(progress(step)))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
-
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Add thresholds, and refuse to save weights that are no longer finite; the checkpoint before is then kept.
-
-        Raises:
-            FloatingPointError: If one is not.
-        """
-        training.finish_checkpoint(self, checkpoint)
-        super().on_save_checkpoint(checkpoint)
-
-    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Use the settings that the checkpoint carries, restore components, and check that all of it fits.
-
-        Raises:
-            ValueError: If the checkpoint is of another model, contradicts the settings given, or normalises its images.
-        """
-        before, saved = self.settings, checkpoint.get("hyper_parameters", {})
-        settings = resolve_saved(saved, self.given) if "preset" in saved else before
-        if settings != before:
-            self._use(settings)
-            training.log_settings("The checkpoint's settings are used", self.settings, before)
-        if self.strict_loading:
-            training.check_fits(checkpoint, {f"model.{name}": value for name, value in self.model.state_dict().items()})
-        super().on_load_checkpoint(checkpoint)
-        training.check_pre_processor(self.pre_processor, self.input_size, self.settings.image_size)
-        if self._trainer is not None and self.settings != before:
-            training.set_up_again(self._trainer, self)
 
     @property
     def trainer_arguments(self) -> dict[str, Any]:
@@ -330,7 +291,7 @@ class DiffusionAD(DiffusionADExport, AnomalibModule):
     def configure_callbacks(self) -> list[Callback]:
         """Anomalib's components, and what training and prediction need besides."""
         components = cast("list[Callback]", super().configure_callbacks())
-        return [*components, *training.callbacks_for(self.randomness)]
+        return [*components, *training.callbacks_for(self.randomness, self._linear_fit)]
 
     @staticmethod
     def configure_evaluator() -> Evaluator:

@@ -3,7 +3,7 @@
 
 """Joint training loss, Eqs. 9 to 11, with the constants of the original implementation."""
 
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -12,6 +12,10 @@ from torchvision.ops import sigmoid_focal_loss
 
 FOCAL_ALPHA = 0.5
 FOCAL_GAMMA = 4.0
+MaskLoss = Literal["paper", "area_weighted"]
+AREA_WEIGHTED_GAMMA = 2.0
+# pixels of anomalies below this share of the image count more, up to so many times as much
+SMALL_SHARE, MAX_WEIGHT = 0.025, 8.0
 
 
 class Losses(NamedTuple):
@@ -42,18 +46,15 @@ def noise_loss(
         small: Noise added at the small scale, ``(B, 3, H, W)``.
         big: Noise added at the large scale, ``(B, 3, H, W)``.
         normal: 1 where the image is normal (y = 0), 0 where it is anomalous, ``(B,)``.
-        weight: Weight of the error of each scale and image, ``(2, B)``; None for 1.
+        weight: Weight of the error of each scale and pixel, ``(2, B, 1, H, W)``; None for 1.
 
     Returns:
         Scalar; 0 where the batch has no normal image.
     """
     errors = ((prediction_small - small).square(), (prediction_big - big).square())
-    if weight is None:
-        error = (errors[0] + errors[1]).flatten(1).mean(dim=1)
-    else:
-        error = sum(w * each.flatten(1).mean(dim=1) for w, each in zip(weight, errors, strict=True))
+    error = errors[0] + errors[1] if weight is None else weight[0] * errors[0] + weight[1] * errors[1]
     share = normal / normal.sum().clamp(min=1)
-    return (error * share).sum()
+    return (error.flatten(1).mean(dim=1) * share).sum()
 
 
 class DiffusionADLoss(nn.Module):
@@ -61,11 +62,15 @@ class DiffusionADLoss(nn.Module):
 
     Args:
         focal_weight: Weight of the focal term in Eq. 10, the paper's gamma; not negative.
+        mask_loss: ``"paper"`` for both terms of Eq. 10, or ``"area_weighted"`` for the focal term alone, with gamma 2,
+            in which a pixel of an anomaly counts the more, the smaller the anomalies of its image are: those of a crack
+            are few.
     """
 
-    def __init__(self, focal_weight: float = 5.0) -> None:
+    def __init__(self, focal_weight: float = 5.0, mask_loss: MaskLoss = "paper") -> None:
         super().__init__()
         self.focal_weight = focal_weight
+        self._terms = _mask_terms if mask_loss == "paper" else _area_weighted_terms
 
     def forward(
         self,
@@ -84,7 +89,7 @@ class DiffusionADLoss(nn.Module):
             logits: Segmentation output before the sigmoid, ``(B, 1, H, W)``.
             mask: True mask, 0 or 1, ``(B, 1, H, W)``.
             normal: 1 where the noise prediction counts, else 0, ``(B,)``: on normal images in the paper.
-            weight: Weight of the noise error of each scale and image, ``(2, B)``; None for 1.
+            weight: Weight of the noise error of each scale and pixel, ``(2, B, 1, H, W)``; None for 1.
 
         Returns:
             The terms of the loss.
@@ -94,14 +99,14 @@ class DiffusionADLoss(nn.Module):
             logits, mask = logits.float(), mask.float()
             small, big = (prediction.float() for prediction in predicted_noise)
             noise_term = noise_loss(small, big, noise[0], noise[1], normal.float(), weight)
-            smooth_l1, focal = _mask_terms(logits, mask)
+            smooth_l1, focal = self._terms(logits, mask)
             total = noise_term + smooth_l1 + self.focal_weight * focal
         return Losses(total, noise_term, smooth_l1, focal)
 
     def mask_loss(self, logits: Tensor, mask: Tensor) -> Tensor:
         """Mask loss alone, Eq. 10, in float32; arguments as for :meth:`forward`."""
         with torch.autocast(logits.device.type, enabled=False):
-            smooth_l1, focal = _mask_terms(logits.float(), mask.float())
+            smooth_l1, focal = self._terms(logits.float(), mask.float())
             return smooth_l1 + self.focal_weight * focal
 
 
@@ -109,3 +114,11 @@ def _mask_terms(logits: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
     """Smooth L1 and focal loss."""
     smooth_l1 = F.smooth_l1_loss(logits.sigmoid(), mask, beta=1.0)
     return smooth_l1, sigmoid_focal_loss(logits, mask, alpha=FOCAL_ALPHA, gamma=FOCAL_GAMMA, reduction="mean")
+
+
+def _area_weighted_terms(logits: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+    """No smooth L1, and a focal loss in which few anomalous pixels count more."""
+    focal = sigmoid_focal_loss(logits, mask, alpha=FOCAL_ALPHA, gamma=AREA_WEIGHTED_GAMMA)
+    area = mask.mean(dim=(1, 2, 3), keepdim=True).clamp(min=1e-6)
+    weight = (SMALL_SHARE / area).sqrt().clamp(1, MAX_WEIGHT)
+    return logits.new_zeros(()), (focal * torch.where(mask > 0, weight, 1.0)).mean()

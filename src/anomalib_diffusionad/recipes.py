@@ -8,10 +8,12 @@ from collections.abc import Mapping
 from typing import Any, Literal, NamedTuple, get_args
 
 from .checks import require, require_choice, require_not_negative, require_positive
+from .loss import MaskLoss
 from .torch_model import Denoising, DiffusionADModel
 
 LearningRateSchedule = Literal["constant", "one_cycle"]
 Anomalies = Literal["perlin", "broad"]
+OptimizerName = Literal["adam", "muon"]
 
 
 class Widths(NamedTuple):
@@ -19,16 +21,14 @@ class Widths(NamedTuple):
 
     base_channels: int
     segmentation_channels: int
-    patch: int = 1
-    segmentation_patch: int = 1
-    components: int = 0
+    compact: bool = False
 
 
 PRESETS = {
     "paper": Widths(128, 64),
     "small": Widths(64, 32),
     "tiny": Widths(32, 16),
-    "compact": Widths(32, 32, patch=4, segmentation_patch=2, components=24),
+    "compact": Widths(32, 32, compact=True),
 }
 
 
@@ -42,6 +42,7 @@ class Settings(NamedTuple):
     t_small: int = 200
     t_big: int = 400
     tau: int = 300
+    t_end: int = 0
     guidance_scale: float = 1.0
     denoising: Denoising = "norm_guided"
     num_timesteps: int = 1000
@@ -51,10 +52,11 @@ class Settings(NamedTuple):
     top_k: int = 50
     smoothing_sigma: float = 0.0
     focal_weight: float = 5.0
+    mask_loss: MaskLoss = "paper"
+    optimizer: OptimizerName = "adam"
     learning_rate: float = 1e-4
     segmentation_learning_rate: float | None = None
     learning_rate_schedule: LearningRateSchedule = "constant"
-    coarse_training: float = 0.0
     segmentation_replay: int = 0
     gradient_checkpointing: bool = False
     torch_compile: bool = False
@@ -63,11 +65,6 @@ class Settings(NamedTuple):
     foreground: str = "none"
     leave_out_broken: bool = False
     anomalies: Anomalies = "perlin"
-
-    @property
-    def halves(self) -> bool:
-        """Whether the networks can be trained at half the resolution."""
-        return self.image_size % 64 == 0 and self.image_size >= 128 and not self.widths.components
 
     @property
     def widths(self) -> Widths:
@@ -101,15 +98,16 @@ class Settings(NamedTuple):
             0 < self.tau < self.num_timesteps,
             f"tau must lie between 0 and num_timesteps={self.num_timesteps}, got {self.tau}.",
         )
+        require(
+            not self.t_end or self.tau < self.t_end <= self.num_timesteps,
+            f"t_end must lie above tau={self.tau} and be at most num_timesteps={self.num_timesteps}, got {self.t_end}.",
+        )
         require_not_negative("focal_weight", self.focal_weight)
+        require_choice("mask_loss", self.mask_loss, get_args(MaskLoss))
+        require_choice("optimizer", self.optimizer, get_args(OptimizerName))
         for name, rate in zip(("learning_rate", "segmentation_learning_rate"), self.learning_rates, strict=True):
             require_positive(name, rate)
         require_choice("learning_rate_schedule", self.learning_rate_schedule, ("constant", "one_cycle"))
-        require(
-            0 <= self.coarse_training < 1 and (self.halves or not self.coarse_training),
-            f"coarse_training must lie in [0, 1) and needs an image_size that is a multiple of 64 from 128 and "
-            f"a preset other than compact, got {self.coarse_training} at {self.image_size} pixels.",
-        )
         require_not_negative("segmentation_replay", self.segmentation_replay)
         require_choice("anomalies", self.anomalies, get_args(Anomalies))
 
@@ -119,14 +117,19 @@ RECIPES = {
     # what differs, and what each change gained, is in docs/experiments.md
     "fast": Settings(
         image_size=128,
-        preset="tiny",
-        beta_end=0.004,  # milder noise: the paper's takes longer to learn to remove
-        learning_rate=1e-3,
-        segmentation_learning_rate=2e-3,
+        preset="compact",
+        # the noise scales of training are those of inference
+        t_small=40,
+        t_big=160,
+        tau=90,
+        t_end=220,
+        mask_loss="area_weighted",
+        optimizer="muon",
+        learning_rate=2e-3,
         learning_rate_schedule="one_cycle",
-        coarse_training=0.5,
-        segmentation_replay=16,
-        smoothing_sigma=4.0,
+        segmentation_replay=4,
+        smoothing_sigma=1.0,
+        anomalies="broad",
         foreground="auto",
     ),
 }
@@ -156,10 +159,7 @@ def resolve(recipe: str, given: Mapping[str, Any]) -> Settings:
         ValueError: If the recipe is unknown or a value is out of range; the message names it.
     """
     require_choice("recipe", recipe, RECIPES)
-    own = explicit(given)
-    settings = RECIPES[recipe]._replace(**own)
-    if "coarse_training" not in own and not settings.halves:
-        settings = settings._replace(coarse_training=0.0)
+    settings = RECIPES[recipe]._replace(**explicit(given))
     settings.check()
     return settings
 

@@ -3,6 +3,7 @@
 
 """The two networks of DiffusionAD and how they score an image. No training loop, no data."""
 
+from collections.abc import Callable
 from typing import Literal, NamedTuple, get_args
 
 import torch
@@ -11,16 +12,18 @@ from anomalib.models.components.filters.blur import compute_kernel_size
 from anomalib.models.image.draem.torch_model import DiscriminativeSubNetwork
 from kornia.filters import gaussian_blur2d
 from torch import Tensor, nn
-from torch.nn import functional as F  # noqa: N812
 
 from .checks import require, require_at_least, require_choice, require_not_negative
+from .compact import CompactSegmentation, CompactUNet, LinearDenoiser
 from .diffusion import add_noise, denoise_step, guide, linear_alpha_bar, predict_image, predict_noise
-from .linear_denoiser import LinearDenoiser
 from .unet import NUM_GROUPS, DenoisingUNet
 
 Denoising = Literal["norm_guided", "one_step", "iterative"]
+# noisy images and their signal levels to estimates and the deviation of what they leave
+LinearEstimate = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 MIN_IMAGE_SIZE, MAX_IMAGE_SIZE, SIZE_MULTIPLE = 64, 512, 32
-PATCHES = (1, 2, 4)
+# a pixel of an anomaly that compact networks should remove counts as much as this many others
+ANOMALY_WEIGHT = 5
 
 
 class Reconstruction(NamedTuple):
@@ -43,10 +46,10 @@ class DiffusionADModel(nn.Module):
         image_size: Height and width of the images in pixels, a multiple of 32 from 64 to 512.
         base_channels: Width of the U-Net, a multiple of 32.
         segmentation_channels: Width of the segmentation network.
-        patch: Pixels along each axis that the U-Net folds into channels; 1 is the paper's.
-        segmentation_patch: The same of the segmentation network.
-        components: Principal axes of the training images in a linear denoiser, of which the U-Net predicts the error;
-            0 for none, as in the paper. Its ``fit`` has to see the training images before training.
+        compact: Networks for short training runs in place of the paper's: a linear denoiser of the training images, to
+            which ``linear.fit`` and ``segmentation.fit`` have to show them before training, a U-Net that corrects it,
+            and a segmentation network that sees both one-step reconstructions. Its map is the mean of what it finds
+            with them and with the image in their place, so that a reconstruction that fails does little harm.
         t_small: Time step of the small noise scale at inference, in ``[0, t_big)``.
         t_big: Time step of the large noise scale at inference, below ``num_timesteps``.
         guidance_scale: w of Eq. 7; 0 gives the small-scale reconstruction alone.
@@ -70,9 +73,7 @@ class DiffusionADModel(nn.Module):
         image_size: int = 256,
         base_channels: int = 128,
         segmentation_channels: int = 64,
-        patch: int = 1,
-        segmentation_patch: int = 1,
-        components: int = 0,
+        compact: bool = False,
         t_small: int = 200,
         t_big: int = 400,
         guidance_scale: float = 1.0,
@@ -87,14 +88,6 @@ class DiffusionADModel(nn.Module):
     ) -> None:
         super().__init__()
         _check_sizes(image_size, base_channels, segmentation_channels)
-        for name, value in (("patch", patch), ("segmentation_patch", segmentation_patch)):
-            require_choice(name, value, PATCHES)
-        require(
-            image_size % (SIZE_MULTIPLE * segmentation_patch) == 0,
-            f"image_size must be a multiple of {SIZE_MULTIPLE * segmentation_patch} with segmentation_patch="
-            f"{segmentation_patch}, got {image_size}.",
-        )
-        require_at_least("components", components, 0)
         _check_inference(t_small, t_big, num_timesteps, guidance_scale, denoising, top_k)
         _check_smoothing(smoothing_sigma, image_size)
         self.image_size = image_size
@@ -105,14 +98,16 @@ class DiffusionADModel(nn.Module):
         self.smoothing_sigma = smoothing_sigma
         self.noise_seed = noise_seed
 
-        # with a linear denoiser, the U-Net sees its estimate beside the noisy image
-        self.linear = LinearDenoiser(image_size, components) if components else None
-        seen = 6 if components else 3
-        self.unet = DenoisingUNet(image_size, base_channels, patch, seen, gradient_checkpointing=gradient_checkpointing)
-        self.segmentation_patch, folded = segmentation_patch, segmentation_patch**2
-        self.segmentation = DiscriminativeSubNetwork(6 * folded, folded, base_width=segmentation_channels)
-        # without group normalisation this layout is the fastest everywhere, forwards and backwards
-        self.segmentation.to(memory_format=torch.channels_last)
+        self.linear = LinearDenoiser(image_size) if compact else None
+        self.unet: DenoisingUNet | CompactUNet
+        self.segmentation: DiscriminativeSubNetwork | CompactSegmentation
+        if compact:
+            self.unet, self.segmentation = CompactUNet(base_channels), CompactSegmentation(segmentation_channels)
+        else:
+            self.unet = DenoisingUNet(image_size, base_channels, gradient_checkpointing=gradient_checkpointing)
+            self.segmentation = DiscriminativeSubNetwork(6, 1, base_width=segmentation_channels)
+            # without group normalisation this layout is the fastest everywhere, forwards and backwards
+            self.segmentation.to(memory_format=torch.channels_last)
 
         alpha_bar = linear_alpha_bar(num_timesteps, beta_start, beta_end)
         self.register_buffer("alpha_bar", alpha_bar.float(), persistent=False)
@@ -136,7 +131,7 @@ class DiffusionADModel(nn.Module):
             ValueError: If the images have another size.
         """
         image = self._check_image(image)
-        anomaly_map = self.segment(image, self.restore(image))
+        anomaly_map = self.segment(image, self._views(image))
         return InferenceBatch(pred_score=image_score(anomaly_map, self.top_k), anomaly_map=anomaly_map)
 
     def restore(self, image: Tensor) -> Tensor:
@@ -150,12 +145,34 @@ class DiffusionADModel(nn.Module):
         """
         if self.denoising == "iterative":
             return self._restore_iteratively(image)
+        if self.denoising == "norm_guided":
+            return self._reconstruct_at_fixed_steps(image).guided
+        level = self.alpha_bar[self.t_small].view(1, 1, 1, 1)
+        noisy = add_noise(image, self.noise[:1], level)
+        noise = self._predict_noise(noisy, [self.t_small], level)
+        return predict_image(noisy, noise, level).clamp(-1, 1)
+
+    def views(self, reconstruction: Reconstruction) -> Tensor:
+        """What the segmentation network is given of a reconstruction.
+
+        Returns:
+            The guided reconstruction ``(B, 3, H, W)``, or, of compact networks, both one-step reconstructions,
+            ``(B, 6, H, W)``; in [-1, 1].
+        """
+        if self.linear is None:
+            return reconstruction.guided
+        # the U-Net of compact networks learns from its own target alone
+        return torch.cat([reconstruction.small, reconstruction.big], dim=1).detach()
+
+    def _views(self, image: Tensor) -> Tensor:
+        """The views of images at inference."""
+        if self.denoising == "norm_guided":
+            return self.views(self._reconstruct_at_fixed_steps(image))
+        return self.restore(image)
+
+    def _reconstruct_at_fixed_steps(self, image: Tensor) -> Reconstruction:
         alpha_bar = torch.stack([self.alpha_bar[self.t_small], self.alpha_bar[self.t_big]])[:, None, None, None]
-        if self.denoising == "one_step":
-            noisy = add_noise(image, self.noise[:1], alpha_bar[:1])
-            noise = self._predict_noise(noisy, [self.t_small], alpha_bar[:1])
-            return predict_image(noisy, noise, alpha_bar[:1]).clamp(-1, 1)
-        return self._reconstruct(image, [self.t_small, self.t_big], alpha_bar[:, None], self.noise[:, None]).guided
+        return self._reconstruct(image, [self.t_small, self.t_big], alpha_bar[:, None], self.noise[:, None])
 
     def reconstruct(
         self,
@@ -164,6 +181,7 @@ class DiffusionADModel(nn.Module):
         t_big: Tensor,
         noise_small: Tensor,
         noise_big: Tensor,
+        linear: LinearEstimate | None = None,
     ) -> Reconstruction:
         """Norm-guided one-step reconstruction at the given time steps, Eqs. 1 and 5 to 8.
 
@@ -173,70 +191,84 @@ class DiffusionADModel(nn.Module):
             t_big: Time steps of the large noise scale, int64 ``(B,)``.
             noise_small: Gaussian noise for the small scale, ``(B, 3, H, W)``.
             noise_big: Gaussian noise for the large scale, ``(B, 3, H, W)``.
+            linear: What compact networks start from in place of their own linear denoiser, called as it is.
 
         Returns:
             Guided and one-step reconstructions and the predicted noise.
         """
         t = torch.stack([t_small, t_big])
         noise = torch.stack([noise_small, noise_big])
-        return self._reconstruct(image, t, self.alpha_bar[t][:, :, None, None, None], noise)
+        return self._reconstruct(image, t, self.alpha_bar[t][:, :, None, None, None], noise, linear)
 
-    def noise_targets(self, image: Tensor, clean: Tensor, t: Tensor, noise: Tensor) -> tuple[Tensor, Tensor | None]:
+    def noise_targets(
+        self, image: Tensor, clean: Tensor, mask: Tensor, t: Tensor, noise: Tensor
+    ) -> tuple[Tensor, Tensor | None]:
         """What the U-Net should predict on images of which some have anomalies that it should remove.
 
-        With a linear denoiser the target is the noise whose removal by Eq. 6 leaves the clean image, and errors count
-        in units of what the linear estimate leaves at each scale. Without one it is the noise that was added, as in
-        Eq. 9.
+        With a linear denoiser the target is the noise whose removal by Eq. 6 leaves the clean image. Errors count in
+        units of what the linear estimate leaves at each scale, and more where there is an anomaly. Without one it is
+        the noise that was added, as in Eq. 9.
 
         Args:
             image: ``(B, 3, H, W)`` in [0, 1].
             clean: The same without anomalies.
+            mask: Where the anomalies are, ``(B, 1, H, W)``.
             t: Time steps of both scales, int64 ``(2, B)``.
             noise: Noise that was added, ``(2, B, 3, H, W)``.
 
         Returns:
-            Targets ``(2, B, 3, H, W)`` and weights of their squared errors ``(2, B)``; None for 1.
+            Targets ``(2, B, 3, H, W)`` and weights of their squared errors ``(2, B, 1, H, W)``; None for 1.
         """
         if self.linear is None:
             return noise, None
-        level = self.alpha_bar[t]
-        left = self.linear.deviation(level)
+        level = self.alpha_bar[t][:, :, None, None, None]
         ratio = (level / (1 - level)).sqrt()
-        target = noise + ratio[:, :, None, None, None] * (image - clean)
-        return target, (ratio * left).square().reciprocal()
+        unit = (ratio * self.linear.deviation(level)).square()
+        return noise + ratio * (image - clean), (1 + (ANOMALY_WEIGHT - 1) * mask) / unit
 
-    def segment(self, image: Tensor, reconstruction: Tensor) -> Tensor:
+    def segment(self, image: Tensor, views: Tensor) -> Tensor:
         """Compare images with their reconstructions.
 
         Args:
             image: ``(B, 3, H, W)`` in [0, 1].
-            reconstruction: ``(B, 3, H, W)`` in [-1, 1].
+            views: Their reconstructions in [-1, 1], ``(B, 3, H, W)``, or as :meth:`views` gives them.
 
         Returns:
             Probability of each pixel to be anomalous, smoothed by ``smoothing_sigma``, float32 ``(B, 1, H, W)``.
         """
-        anomaly_map = self.segment_logits(image, reconstruction).float().sigmoid()
-        return smooth(anomaly_map, self.smoothing_sigma)
+        if self.linear is None:
+            return smooth(self.segment_logits(image, views).float().sigmoid(), self.smoothing_sigma)
+        alone = image.repeat(1, views.shape[1] // 3, 1, 1)
+        logits = self.segment_logits(image.repeat(2, 1, 1, 1), torch.cat([views, alone]))
+        both = logits.float().sigmoid().unflatten(0, (2, -1))
+        return smooth(both.mean(dim=0), self.smoothing_sigma)
 
-    def segment_logits(self, image: Tensor, reconstruction: Tensor) -> Tensor:
-        """As :meth:`segment`, before the sigmoid, in the precision of the network."""
-        pair = torch.cat([image, reconstruction], dim=1)
-        if self.segmentation_patch == 1:
-            return self.segmentation(pair.contiguous(memory_format=torch.channels_last))
-        folded = F.pixel_unshuffle(pair, self.segmentation_patch).contiguous(memory_format=torch.channels_last)
-        return F.pixel_shuffle(self.segmentation(folded), self.segmentation_patch)
+    def segment_logits(self, image: Tensor, views: Tensor) -> Tensor:
+        """As :meth:`segment`, with the views alone and before the sigmoid, in the precision of the network."""
+        if isinstance(self.segmentation, CompactSegmentation):
+            return self.segmentation(image, views[:, :3], views[:, -3:])
+        return self.segmentation(torch.cat([image, views], dim=1).contiguous(memory_format=torch.channels_last))
 
-    def _reconstruct(self, image: Tensor, t: Tensor | list[int], alpha_bar: Tensor, noise: Tensor) -> Reconstruction:
+    def _reconstruct(
+        self,
+        image: Tensor,
+        t: Tensor | list[int],
+        alpha_bar: Tensor,
+        noise: Tensor,
+        linear: LinearEstimate | None = None,
+    ) -> Reconstruction:
         """Both scales in one pass of the U-Net; the leading dimension of ``alpha_bar`` and ``noise`` is the scale."""
         noisy = add_noise(image, noise, alpha_bar)
         levels = alpha_bar.expand(-1, noisy.shape[1], -1, -1, -1).flatten(0, 1)
-        eps = self._predict_noise(noisy.flatten(0, 1), t, levels).unflatten(0, (2, -1))
+        eps = self._predict_noise(noisy.flatten(0, 1), t, levels, linear).unflatten(0, (2, -1))
         small, big = predict_image(noisy, eps, alpha_bar)
         big = big.clamp(-1, 1)
         guided = guide(small, big, alpha_bar[0], self.guidance_scale).clamp(-1, 1)
         return Reconstruction(guided, small.clamp(-1, 1), big, eps[0], eps[1])
 
-    def _predict_noise(self, noisy: Tensor, t: Tensor | list[int], alpha_bar: Tensor) -> Tensor:
+    def _predict_noise(
+        self, noisy: Tensor, t: Tensor | list[int], alpha_bar: Tensor, linear: LinearEstimate | None = None
+    ) -> Tensor:
         """Predict the noise in ``noisy``, ``(N, 3, H, W)``, float32, whose signal levels are ``alpha_bar``.
 
         ``t`` holds the time step of each image, or, as a list, one for each of its equal parts: the embedding of such
@@ -253,8 +285,8 @@ class DiffusionADModel(nn.Module):
         if self.linear is None:
             return self.unet(noisy, embedding).float()
         with torch.autocast(noisy.device.type, enabled=False):
-            estimate, left = self.linear(noisy, alpha_bar)
-            seen = torch.cat([self.linear.scale(noisy, alpha_bar), estimate], dim=1)
+            estimate, left = (self.linear if linear is None else linear)(noisy, alpha_bar)
+            seen = self.linear.scale(noisy, estimate, alpha_bar)
         return predict_noise(noisy, estimate + left * self.unet(seen, embedding).float(), alpha_bar)
 
     def _restore_iteratively(self, image: Tensor) -> Tensor:

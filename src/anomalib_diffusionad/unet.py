@@ -17,8 +17,6 @@ NUM_GROUPS = 32
 NUM_HEADS = 4
 NUM_RESIDUAL_BLOCKS = 2
 ATTENTION_RESOLUTIONS = range(8, 33)
-# of networks on folded pixels: few wide levels, attention where it is cheap
-FOLDED_MULTIPLIERS, FOLDED_ATTENTION = (1, 2, 3), range(1, 17)
 
 
 def channel_multipliers(image_size: int) -> tuple[int, ...]:
@@ -215,9 +213,6 @@ class DenoisingUNet(nn.Module):
     Args:
         image_size: Height and width in pixels, a multiple of 32. It sets the depth and which levels have attention.
         base_channels: Width of the first level, a multiple of 32.
-        patch: Pixels along each axis that are folded into channels before the first level and unfolded after the last:
-            the work falls with its square. 1 is the paper's.
-        in_channels: Channels of the input.
         gradient_checkpointing: In training, keep what enters each stage alone and compute the rest anew on the way
             back: less memory for more time.
     """
@@ -226,22 +221,17 @@ class DenoisingUNet(nn.Module):
         self,
         image_size: int = 256,
         base_channels: int = 128,
-        patch: int = 1,
-        in_channels: int = 3,
         *,
         gradient_checkpointing: bool = False,
     ) -> None:
         super().__init__()
         self.gradient_checkpointing = gradient_checkpointing
-        self.patch = patch
-        multipliers = channel_multipliers(image_size) if patch == 1 else FOLDED_MULTIPLIERS
-        resolutions = ATTENTION_RESOLUTIONS if patch == 1 else FOLDED_ATTENTION
-        widths = [multiplier * base_channels for multiplier in multipliers]
-        attention = [image_size // patch // 2**level in resolutions for level in range(len(widths))]
+        widths = [multiplier * base_channels for multiplier in channel_multipliers(image_size)]
+        attention = [image_size // 2**level in ATTENTION_RESOLUTIONS for level in range(len(widths))]
         embedding = 4 * base_channels
 
         self.time_embedding = TimeEmbedding(base_channels)
-        self.stem = nn.Conv2d(in_channels * patch**2, base_channels, kernel_size=3, padding=1)
+        self.stem = nn.Conv2d(3, base_channels, kernel_size=3, padding=1)
         self.down = nn.ModuleList()
         skips = [base_channels]
         channels = base_channels
@@ -272,7 +262,7 @@ class DenoisingUNet(nn.Module):
                 self.up.append(stage)
 
         self.norm = GroupNorm2d(NUM_GROUPS, channels)
-        self.head = zero_init(nn.Conv2d(channels, 3 * patch**2, kernel_size=3, padding=1))
+        self.head = zero_init(nn.Conv2d(channels, 3, kernel_size=3, padding=1))
 
     def embed(self, t: Tensor) -> Tensor:
         """Activated time embedding of the steps ``t``, ``(N,)`` -> ``(N, 4 * base_channels)``."""
@@ -282,14 +272,12 @@ class DenoisingUNet(nn.Module):
         """Predict the noise.
 
         Args:
-            x: Noisy images, ``(N, in_channels, H, W)``.
+            x: Noisy images, ``(N, 3, H, W)``.
             embedding: What :meth:`embed` gives for the time step of each image, ``(N, 4 * base_channels)``.
 
         Returns:
             Predicted noise, ``(N, 3, H, W)``.
         """
-        if self.patch > 1:
-            x = F.pixel_unshuffle(x, self.patch)
         if not torch.is_grad_enabled():
             # faster on a CPU as well, but for the way back through group normalisation
             x = x.contiguous(memory_format=torch.channels_last)
@@ -301,8 +289,7 @@ class DenoisingUNet(nn.Module):
         h = self._run(self.middle, h, embedding)
         for stage in self.up:
             h = self._run(stage, h, embedding, skips.pop())
-        h = self.head(F.silu(self.norm(h)))
-        return F.pixel_shuffle(h, self.patch) if self.patch > 1 else h
+        return self.head(F.silu(self.norm(h)))
 
     def _run(self, stage: nn.Module, *inputs: Tensor) -> Tensor:
         if self.gradient_checkpointing and torch.is_grad_enabled():

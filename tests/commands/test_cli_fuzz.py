@@ -118,7 +118,6 @@ VALUES: dict[str, st.SearchStrategy[Any]] = {
     "learning_rate": number,
     "segmentation_learning_rate": st.one_of(st.none(), number),
     "self_augmentation": number,
-    "coarse_training": number,
     "smoothing_sigma": number,
 }
 

@@ -11,10 +11,9 @@ from anomalib.data import Folder
 from anomalib.engine import Engine
 from lightning.pytorch.callbacks import Callback, Timer
 
-from anomalib_diffusionad import DiffusionAD
 from anomalib_diffusionad.training.progress import Progress, one_cycle
 
-from ..conftest import QUIET, make_datamodule, make_model
+from ..conftest import QUIET, make_model
 
 pytestmark = pytest.mark.usefixtures("shallow_unet")
 
@@ -130,21 +129,3 @@ def test_one_cycle_over_planned_time(datamodule: Folder, tmp_path: Path) -> None
     engine = Engine(max_epochs=-1, default_root_dir=tmp_path, callbacks=[clock, Second(), watch], **QUIET)
     engine.fit(make_model(learning_rate=1e-3, learning_rate_schedule="one_cycle"), datamodule=datamodule)
     assert watch.rates == pytest.approx([1e-3 * one_cycle(share) for share in (0, 0.25, 0.5, 0.75)])
-
-
-@pytest.mark.slow
-def test_the_first_share_of_the_training_is_at_half_the_resolution(folder: Path, tmp_path: Path) -> None:
-    watch = Watch()
-    model = DiffusionAD(
-        preset="tiny", image_size=128, segmentation_channels=4, coarse_training=0.5, visualizer=False, evaluator=False
-    )
-    engine = Engine(max_steps=4, max_epochs=-1, default_root_dir=tmp_path, callbacks=[watch], **QUIET)
-    engine.fit(model, datamodule=make_datamodule(folder, train_batch_size=2))
-    assert watch.widths[:4] == [64, 64, 128, 128]
-    assert set(watch.widths[4:]) == {128}  # the thresholds
-
-
-@pytest.mark.parametrize(("share", "size"), [(-0.1, 128), (1.0, 128), (0.5, 64), (0.5, 160)])
-def test_coarse_training_out_of_range(share: float, size: int) -> None:
-    with pytest.raises(ValueError, match="coarse_training must lie in"):
-        DiffusionAD(preset="tiny", image_size=size, segmentation_channels=4, coarse_training=share)

@@ -19,13 +19,14 @@ from torchvision.transforms.v2 import Resize
 
 from anomalib_diffusionad.checks import require, require_share
 from anomalib_diffusionad.data.images import Transform, as_seen
-from anomalib_diffusionad.torch_model import MIN_IMAGE_SIZE, PATCHES
+from anomalib_diffusionad.torch_model import MIN_IMAGE_SIZE
 
 if TYPE_CHECKING:
     import openvino
 
 IMAGE_CHANNELS = 3
-PAIR_CHANNELS = {6 * patch**2 for patch in PATCHES[:2]}  # no layer of a U-Net has as many
+# of the first layer of a segmentation network; no layer of a U-Net has as many
+PAIR_CHANNELS = {6, 15}
 OUTPUTS = ("pred_score", "pred_label", "anomaly_map", "pred_mask")
 LABELS = {"pred_label", "pred_mask"}  # what there is with a post-processor alone
 # normalisation, sums and attention: no faster with 8 bits, and exact where they are not rounded in between

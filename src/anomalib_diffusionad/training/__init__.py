@@ -3,48 +3,48 @@
 
 """What a training run needs besides its steps: checks, randomness, thresholds, checkpoints."""
 
-from typing import Any
-
-from lightning.pytorch import Callback, LightningModule
+from lightning.pytorch import Callback
 
 from anomalib_diffusionad.visualization.table import PredictionTable
 from anomalib_diffusionad.visualization.visualizer import HeatMapVisualizer
 
-from .checkpoint import check_complete, check_finite, check_fits
+from .carried_settings import CarriedSettings
 from .finite_loss import FiniteLoss, ShownLoss
 from .input_check import InputCheck, check_pre_processor, check_values
 from .labels import TestClasses
 from .last_checkpoint import LastCheckpoint
 from .linear_fit import LinearFit
+from .optimizers import make_optimizer
 from .progress import Progress, one_cycle
 from .randomness import StepRandomness
 from .replay import SegmentationReplay
+from .symmetries import turn_each
 from .thresholds import SyntheticThreshold
-from .trainer_setup import TrainerSetup, log_settings, set_up_again, synthesis_inputs
+from .trainer_setup import TrainerSetup, synthesis_inputs
 
 __all__ = [
+    "CarriedSettings",
     "HeatMapVisualizer",
+    "LinearFit",
     "Progress",
     "ShownLoss",
     "StepRandomness",
     "callbacks_for",
-    "check_complete",
-    "check_fits",
     "check_pre_processor",
     "check_values",
-    "finish_checkpoint",
-    "log_settings",
+    "make_optimizer",
     "one_cycle",
-    "set_up_again",
     "synthesis_inputs",
+    "turn_each",
 ]
 
 
-def callbacks_for(randomness: StepRandomness) -> list[Callback]:
+def callbacks_for(randomness: StepRandomness, linear_fit: LinearFit) -> list[Callback]:
     """The callbacks of a model.
 
     Args:
         randomness: That of the training steps.
+        linear_fit: What training steps ask for the linear estimate.
     """
     thresholds = SyntheticThreshold()
     return [
@@ -54,28 +54,9 @@ def callbacks_for(randomness: StepRandomness) -> list[Callback]:
         TrainerSetup(),
         randomness,
         FiniteLoss(),
-        LinearFit(),
+        linear_fit,
         SegmentationReplay(),
         InputCheck(),
         TestClasses(),
         PredictionTable(),
     ]
-
-
-def finish_checkpoint(module: LightningModule, checkpoint: dict[str, Any]) -> None:
-    """Refuse weights that are not finite, and put the thresholds that belong to the others beside them.
-
-    Args:
-        module: Model that is saved.
-        checkpoint: What is to be saved, with averaged weights where a callback has put them.
-
-    Raises:
-        FloatingPointError: If a weight is not finite.
-    """
-    check_finite(checkpoint["state_dict"])
-    trainer: Any = module._trainer  # noqa: SLF001 - None where a model is saved by itself
-    for callback in [] if trainer is None else trainer.callbacks:
-        if isinstance(callback, SyntheticThreshold):
-            callback.settle(trainer, module, checkpoint["state_dict"])
-        elif isinstance(callback, LastCheckpoint):
-            callback.note(checkpoint["state_dict"])

@@ -29,8 +29,8 @@ class Progress:
         self._timer = timers[0] if timers and timers[0].time_remaining() is not None else None
         if self._timer is None and math.isinf(self._steps):
             msg = (
-                "learning_rate_schedule='one_cycle' and coarse_training need to know when the training run will end: "
-                "set max_epochs, max_steps or max_time."
+                "learning_rate_schedule='one_cycle' needs to know when the training run will end: set max_epochs, "
+                "max_steps or max_time."
             )
             raise ValueError(msg)
         self._trainer = trainer

@@ -11,20 +11,25 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor, distributed
 
+from .symmetries import turn
+
 CAPACITY = 1024
+# share of the updates of compact networks without a reconstruction
+ALONE = 0.3
 
 
 class SegmentationReplay(Callback):
     """Trains the segmentation network on earlier images as well, after each step of both networks.
 
     A pass of the U-Net costs many times one of the segmentation network, which needs more updates than a short training
-    run has steps. So the images, reconstructions and masks of the last batches are kept, and batches of them, flipped
-    and turned, are shown again: ``segmentation_replay`` of the model's settings says how many after each step of the
-    optimiser, which is the run's own. A run that is resumed starts without them.
+    run has steps. So the images, reconstructions and masks of the last batches are kept, and batches of them, half as
+    large, flipped and turned, are shown again: ``segmentation_replay`` of the model's settings says how many after each
+    step of the optimiser, which is the run's own. Compact networks also learn to do without a reconstruction: in 30 %
+    of these updates the image stands in its place. A run that is resumed starts without earlier images.
     """
 
     def __init__(self) -> None:
-        # image, reconstruction and true mask, float16 (7, S, S)
+        # image, views of its reconstruction and true mask, float16 (C, S, S)
         self._examples: list[Tensor] = []
         self._step = 0
 
@@ -45,9 +50,9 @@ class SegmentationReplay(Callback):
         updates = pl_module.settings.segmentation_replay
         if not updates:
             return
-        new = torch.cat([outputs["image"], outputs["reconstruction"], outputs["mask"]], dim=1).half()
+        new = torch.cat([outputs["image"], outputs["views"], outputs["mask"]], dim=1).half()
         if self._examples and self._examples[0].shape != new[0].shape:
-            self._examples = []  # coarse training is over
+            self._examples = []  # images of another size
         self._examples = [*self._examples, *new][-CAPACITY:]
         stepped, self._step = trainer.global_step != self._step, trainer.global_step
         count = len(batch.image)
@@ -55,9 +60,12 @@ class SegmentationReplay(Callback):
             return
         generator = pl_module.randomness.generator(pl_module, batch_idx, 1)
         for _ in range(updates):
-            rows = torch.randint(len(self._examples), (count,), generator=generator).tolist()
-            values = torch.stack([self._examples[row] for row in rows]).float()
-            self._update(trainer, pl_module, _turn(values, generator))
+            rows = torch.randint(len(self._examples), (max(1, count // 2),), generator=generator).tolist()
+            values = turn(torch.stack([self._examples[row] for row in rows]).float(), generator)
+            image, views, mask = values.split([3, values.shape[1] - 4, 1], dim=1)
+            if pl_module.model.linear is not None and torch.rand((), generator=generator) < ALONE:
+                views = image
+            self._update(trainer, pl_module, image, views, mask)
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Let go of the images."""
@@ -65,14 +73,13 @@ class SegmentationReplay(Callback):
         self._examples = []
 
     @staticmethod
-    def _update(trainer: Trainer, module: Any, values: Tensor) -> None:  # noqa: ANN401 - DiffusionAD, which imports this
+    def _update(trainer: Trainer, module: Any, image: Tensor, views: Tensor, mask: Tensor) -> None:  # noqa: ANN401
         """One step of the optimiser, of the segmentation network alone; gradients that are there stay."""
         plugin = trainer.precision_plugin
         # with float16 the gradients would need scaling; float32 does not
         context = nullcontext() if getattr(plugin, "scaler", None) else plugin.forward_context()
-        image, reconstruction, mask = values.split([3, 3, 1], dim=1)
         with torch.enable_grad(), context:
-            loss = module.loss.mask_loss(module.model.segment_logits(image, reconstruction), mask)
+            loss = module.loss.mask_loss(module.model.segment_logits(image, views), mask)
         parameters = list(module.model.segmentation.parameters())
         gradients = dict(zip(parameters, _averaged(torch.autograd.grad(loss, parameters)), strict=True))
         optimizer = trainer.optimizers[0]
@@ -93,10 +100,3 @@ def _averaged(gradients: Sequence[Tensor]) -> Sequence[Tensor]:
     distributed.all_reduce(flat)
     parts = flat.split([gradient.numel() for gradient in gradients])
     return [part.view_as(gradient) for part, gradient in zip(parts, gradients, strict=True)]
-
-
-def _turn(values: Tensor, generator: torch.Generator) -> Tensor:
-    """One of the eight symmetries of the square, of a batch ``(B, C, S, S)``."""
-    quarters, flip = torch.randint(4, (), generator=generator).item(), torch.randint(2, (), generator=generator).item()
-    turned = values.rot90(int(quarters), (2, 3))
-    return turned.flip(3) if flip else turned

@@ -11,11 +11,10 @@ from anomalib.data import Folder
 from anomalib.engine import Engine
 
 from anomalib_diffusionad import DiffusionAD, DiffusionADModel
+from anomalib_diffusionad.compact import LinearDenoiser
 from anomalib_diffusionad.diffusion import add_noise, predict_image, predict_noise
-from anomalib_diffusionad.linear_denoiser import LinearDenoiser
-from anomalib_diffusionad.unet import DenoisingUNet
 
-from .conftest import QUIET, LossRecorder
+from ..conftest import QUIET, LossRecorder
 
 SIZE = 64
 
@@ -74,18 +73,9 @@ def test_few_images_give_few_axes_and_none_is_known_by_heart() -> None:
     assert (estimate - known).abs().mean() > 0.01
 
 
-@pytest.mark.parametrize("patch", [1, 2, 4])
-def test_folded_networks_keep_the_size_of_the_image(patch: int) -> None:
-    network = DenoisingUNet(SIZE, 32, patch, 6)
-    for parameter in network.head.parameters():
-        torch.nn.init.normal_(parameter)
-    x = torch.rand(2, 6, SIZE, SIZE)
-    assert network(x, network.embed(torch.tensor([3, 5]))).shape == (2, 3, SIZE, SIZE)
-
-
 def compact(**arguments) -> DiffusionADModel:
     torch.manual_seed(0)
-    return DiffusionADModel(SIZE, 32, 8, patch=4, segmentation_patch=2, components=4, **arguments)
+    return DiffusionADModel(SIZE, 32, 8, compact=True, **arguments)
 
 
 def test_the_untrained_reconstruction_is_the_linear_estimate_and_eq_6_holds() -> None:
@@ -115,16 +105,19 @@ def test_targets_remove_anomalies_and_are_the_papers_without_a_linear_denoiser()
     t = torch.tensor([[20, 200], [400, 900]])
     model = compact()
     model.linear.fit(images(64, SIZE))
-    target, weight = model.noise_targets(image, clean, t, noise)
+    mask = torch.zeros(2, 1, SIZE, SIZE)
+    mask[1, :, :8] = 1
+    target, weight = model.noise_targets(image, clean, mask, t, noise)
     for scale in range(2):
         level = model.alpha_bar[t[scale]][:, None, None, None]
         noisy = add_noise(image, noise[scale], level)
         torch.testing.assert_close(predict_image(noisy, target[scale], level), clean, rtol=0, atol=2e-3)
         # the error of an image that is off by what the estimate leaves counts 1
         off = predict_noise(noisy, clean + model.linear.deviation(level), level) - target[scale]
-        torch.testing.assert_close(weight[scale] * off.square().flatten(1).mean(1), torch.ones(2), rtol=1e-2, atol=0)
+        counted = (weight[scale] * off.square()).mean(dim=1, keepdim=True)
+        torch.testing.assert_close(counted, 1 + 4 * mask, rtol=2e-2, atol=0)
     plain = DiffusionADModel(SIZE, 32, 8)
-    target, weight = plain.noise_targets(image, clean, t, noise)
+    target, weight = plain.noise_targets(image, clean, mask, t, noise)
     assert target is noise
     assert weight is None
 
@@ -146,16 +139,4 @@ def test_a_run_fits_it_once_and_a_resumed_one_has_it(datamodule: Folder, tmp_pat
     assert torch.equal(resumed.model.linear.axes, model.model.linear.axes)
     loaded = DiffusionAD.load_from_checkpoint(path)
     assert torch.equal(loaded.model.linear.mean, model.model.linear.mean)
-
-
-@pytest.mark.parametrize(
-    ("arguments", "named"),
-    [
-        ({"patch": 3}, "patch"),
-        ({"segmentation_patch": 2, "image_size": 96}, "image_size"),
-        ({"components": -1}, "comp"),
-    ],
-)
-def test_sizes_that_do_not_fold_are_refused(arguments: dict, named: str) -> None:
-    with pytest.raises(ValueError, match=named):
-        DiffusionADModel(**{"image_size": SIZE, "base_channels": 32, "segmentation_channels": 4} | arguments)
+    assert torch.equal(loaded.model.segmentation.deviation, seen.std())

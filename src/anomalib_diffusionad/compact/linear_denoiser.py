@@ -25,7 +25,7 @@ class LinearDenoiser(nn.Module):
         components: Number of principal axes.
     """
 
-    def __init__(self, image_size: int, components: int) -> None:
+    def __init__(self, image_size: int, components: int = 24) -> None:
         super().__init__()
         self.mean: Tensor
         self.axes: Tensor
@@ -78,10 +78,15 @@ class LinearDenoiser(nn.Module):
         """Standard deviation of what the estimate leaves off the axes, at each of some signal levels."""
         return (self.rest * (1 - alpha_bar) / (alpha_bar * self.rest + 1 - alpha_bar)).sqrt()
 
-    def scale(self, noisy: Tensor, alpha_bar: Tensor) -> Tensor:
-        """Noisy images without their mean, in units of their own standard deviation, for a network to look at."""
+    def scale(self, noisy: Tensor, estimate: Tensor, alpha_bar: Tensor) -> Tensor:
+        """What a network is to see: noisy images and estimates ``(N, 3, S, S)`` about 0 and of variance 1.
+
+        Returns:
+            ``(N, 6, S, S)``.
+        """
         total = self.rest + self.variance.sum() / self.mean.numel()
-        return (noisy - alpha_bar.sqrt() * self.mean) / (alpha_bar * total + 1 - alpha_bar).sqrt()
+        scaled = (noisy - alpha_bar.sqrt() * self.mean) / (alpha_bar * total + 1 - alpha_bar).sqrt()
+        return torch.cat([scaled, (estimate - self.mean) / total.sqrt()], dim=1)
 
 
 def _gain(variance: Tensor, level: Tensor) -> Tensor:

@@ -1,0 +1,90 @@
+# Copyright (C) 2026 The anomalib-diffusionad authors
+# SPDX-License-Identifier: Apache-2.0
+
+"""A segmentation network that compares an image with both of its reconstructions."""
+
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F  # noqa: N812
+
+MULTIPLIERS = (1, 2, 3, 4)
+# of the logits at first: anomalous pixels are few
+INITIAL_LOGIT = -3.0
+MIN_DEVIATION = 0.05
+
+
+class CompactSegmentation(nn.Module):
+    """A U-Net of plain convolutions at half the resolution and below, whose skips are added.
+
+    It sees the image, both one-step reconstructions and how far each is from the image.
+
+    Args:
+        base_channels: Width of the first level; the others are two, three and four times as wide.
+    """
+
+    def __init__(self, base_channels: int = 32) -> None:
+        super().__init__()
+        first, *others = widths = [multiplier * base_channels for multiplier in MULTIPLIERS]
+        self.mean: Tensor
+        self.deviation: Tensor
+        self.register_buffer("mean", torch.full((3, 1, 1), 0.5))
+        self.register_buffer("deviation", torch.tensor(0.25))
+        self.stem = _convolution(15, first, kernel_size=4, stride=2)
+        self.down = nn.ModuleList([_convolution(first, first)])
+        for before, width in zip(widths, others, strict=False):
+            self.down.append(nn.Sequential(_convolution(before, width), _convolution(width, width)))
+        self.lateral, self.up = nn.ModuleList(), nn.ModuleList()
+        channels = widths[-1]
+        for level, width in reversed(list(enumerate(widths[:-1]))):
+            self.lateral.append(nn.Conv2d(channels, width, kernel_size=1))
+            # one more where the map is small
+            self.up.append(nn.Sequential(*(_convolution(width, width) for _ in range(2 if level == 2 else 1))))
+            channels = width
+        self.head = nn.Conv2d(channels, 4, kernel_size=3, padding=1)
+        nn.init.constant_(cast("Tensor", self.head.bias), INITIAL_LOGIT)
+        self.to(memory_format=torch.channels_last)
+
+    @torch.no_grad()
+    def fit(self, images: Tensor) -> None:
+        """Measure what images are scaled by.
+
+        Args:
+            images: Normal images ``(N, 3, S, S)`` in [0, 1].
+        """
+        self.mean.copy_(images.mean(dim=(0, 2, 3))[:, None, None])
+        self.deviation.copy_(images.std().clamp(min=MIN_DEVIATION))
+
+    def forward(self, image: Tensor, small: Tensor, big: Tensor) -> Tensor:
+        """Compare images with their reconstructions.
+
+        Args:
+            image: ``(N, 3, H, W)`` in [0, 1].
+            small: Reconstructions from the small noise scale, ``(N, 3, H, W)``.
+            big: Those from the large noise scale.
+
+        Returns:
+            Logits of anomalous pixels, ``(N, 1, H, W)``.
+        """
+        views = [image, small.clamp(0, 1), big.clamp(0, 1)]
+        distances = [2 * (image - view).abs() / self.deviation for view in views[1:]]
+        seen = torch.cat([*((view - self.mean) / self.deviation for view in views), *distances], dim=1)
+        h = self.stem(seen.contiguous(memory_format=torch.channels_last))
+        skips = []
+        for level, stage in enumerate(self.down):
+            h = stage(F.max_pool2d(h, 2) if level else h)
+            skips.append(h)
+        skips.pop()
+        for lateral, stage in zip(self.lateral, self.up, strict=True):
+            h = F.interpolate(lateral(h), scale_factor=2, mode="nearest").to(h.dtype)
+            h = stage(h + skips.pop())
+        return F.pixel_shuffle(self.head(h), 2)
+
+
+def _convolution(in_channels: int, out_channels: int, kernel_size: int = 3, stride: int = 1) -> nn.Sequential:
+    return nn.Sequential(
+        nn.Conv2d(in_channels, out_channels, kernel_size, stride, padding=1, bias=False),
+        nn.BatchNorm2d(out_channels),
+        nn.ReLU(inplace=True),
+    )
