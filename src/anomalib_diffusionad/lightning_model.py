@@ -224,6 +224,7 @@ class DiffusionAD(DiffusionADExport, training.CarriedSettings, AnomalibModule):
         clean = cast("torch.Tensor", batch.image)
         if self._linear_fit.any_pose:
             image, clean, mask = training.turn_each(torch.cat([image, clean, mask], 1), generator).split([3, 3, 1], 1)
+            mask = mask.round()
         count, device = image.shape[0], image.device
         ends = (0, settings.tau, settings.t_end or settings.num_timesteps)
         t = torch.stack([torch.randint(*span, (count,), generator=generator) for span in pairwise(ends)])
@@ -233,7 +234,7 @@ class DiffusionAD(DiffusionADExport, training.CarriedSettings, AnomalibModule):
 
         estimate = self._linear_fit.estimate(paths)
         reconstruction = self.model.reconstruct(image, t[0], t[1], noise[0], noise[1], estimate)
-        views = self.model.views(reconstruction)
+        views = self.model.views(*reconstruction[:3])
         logits = self.model.segment_logits(image, views)
         target, weight = self.model.noise_targets(image, clean, mask, t, noise)
         counts = 1 - label if self.model.linear is None else torch.ones_like(label)

@@ -149,25 +149,30 @@ class DiffusionADModel(nn.Module):
             return self._reconstruct_at_fixed_steps(image).guided
         level = self.alpha_bar[self.t_small].view(1, 1, 1, 1)
         noisy = add_noise(image, self.noise[:1], level)
-        noise = self._predict_noise(noisy, [self.t_small], level)
+        noise = self.predict_noise(noisy, [self.t_small], level)
         return predict_image(noisy, noise, level).clamp(-1, 1)
 
-    def views(self, reconstruction: Reconstruction) -> Tensor:
+    def views(self, guided: Tensor, small: Tensor, big: Tensor) -> Tensor:
         """What the segmentation network is given of a reconstruction.
+
+        Args:
+            guided: Guided reconstruction, ``(B, 3, H, W)``.
+            small: One-step reconstruction from the small noise scale.
+            big: One-step reconstruction from the large noise scale.
 
         Returns:
             The guided reconstruction ``(B, 3, H, W)``, or, of compact networks, both one-step reconstructions,
             ``(B, 6, H, W)``; in [-1, 1].
         """
         if self.linear is None:
-            return reconstruction.guided
+            return guided
         # the U-Net of compact networks learns from its own target alone
-        return torch.cat([reconstruction.small, reconstruction.big], dim=1).detach()
+        return torch.cat([small, big], dim=1).detach()
 
     def _views(self, image: Tensor) -> Tensor:
         """The views of images at inference."""
         if self.denoising == "norm_guided":
-            return self.views(self._reconstruct_at_fixed_steps(image))
+            return self.views(*self._reconstruct_at_fixed_steps(image)[:3])
         return self.restore(image)
 
     def _reconstruct_at_fixed_steps(self, image: Tensor) -> Reconstruction:
@@ -260,19 +265,26 @@ class DiffusionADModel(nn.Module):
         """Both scales in one pass of the U-Net; the leading dimension of ``alpha_bar`` and ``noise`` is the scale."""
         noisy = add_noise(image, noise, alpha_bar)
         levels = alpha_bar.expand(-1, noisy.shape[1], -1, -1, -1).flatten(0, 1)
-        eps = self._predict_noise(noisy.flatten(0, 1), t, levels, linear).unflatten(0, (2, -1))
+        eps = self.predict_noise(noisy.flatten(0, 1), t, levels, linear).unflatten(0, (2, -1))
         small, big = predict_image(noisy, eps, alpha_bar)
         big = big.clamp(-1, 1)
         guided = guide(small, big, alpha_bar[0], self.guidance_scale).clamp(-1, 1)
         return Reconstruction(guided, small.clamp(-1, 1), big, eps[0], eps[1])
 
-    def _predict_noise(
+    def predict_noise(
         self, noisy: Tensor, t: Tensor | list[int], alpha_bar: Tensor, linear: LinearEstimate | None = None
     ) -> Tensor:
-        """Predict the noise in ``noisy``, ``(N, 3, H, W)``, float32, whose signal levels are ``alpha_bar``.
+        """Predict the noise in noisy images.
 
-        ``t`` holds the time step of each image, or, as a list, one for each of its equal parts: the embedding of such
-        fixed steps is then computed once, not once an image.
+        Args:
+            noisy: ``(N, 3, H, W)``, float32.
+            t: Time step of each image, or, as a list, of each of its equal parts: the embedding of such fixed steps is
+                then computed once, not once an image.
+            alpha_bar: Signal level of each image, ``(N, 1, 1, 1)``.
+            linear: As of :meth:`reconstruct`.
+
+        Returns:
+            Predicted noise, float32 ``(N, 3, H, W)``.
         """
         if isinstance(t, list):
             # filled where they are: a copy from the host would wait for the GPU
@@ -297,7 +309,7 @@ class DiffusionADModel(nn.Module):
             previous = self.alpha_bar[t - 1] if t > 0 else torch.ones_like(self.alpha_bar[0])
             z = torch.randn(self.noise[:1].shape, generator=generator).to(x)
             level = self.alpha_bar[t].view(1, 1, 1, 1)
-            x = denoise_step(x, self._predict_noise(x, [t], level), self.alpha_bar[t], previous, z)
+            x = denoise_step(x, self.predict_noise(x, [t], level), self.alpha_bar[t], previous, z)
         return x.clamp(-1, 1)
 
     def _check_image(self, image: Tensor) -> Tensor:

@@ -67,8 +67,9 @@ SETTINGS = [Setting("one_step", 150), Setting("norm_guided", 100, 300, 2.0), Set
 
 
 @pytest.mark.slow
-def test_settings_give_what_the_network_gives(bar: tqdm) -> None:
-    network, samples = make_model().model.eval(), make_samples()
+@pytest.mark.parametrize("preset", ["tiny", "compact"])
+def test_settings_give_what_the_network_gives(bar: tqdm, preset: str) -> None:
+    network, samples = make_model(preset=preset).model.eval(), make_samples()
     found = evaluate(network, samples, SETTINGS, batch_size=3, bar=bar)
     assert list(found) == SETTINGS
     for setting, scores in found.items():

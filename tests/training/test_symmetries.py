@@ -17,8 +17,19 @@ def test_turning_moves_image_and_mask_alike_in_all_eight_ways() -> None:
     assert torch.equal(turned[:, 0], turned[:, 6])
 
 
-def test_each_item_is_turned_in_its_own_way() -> None:
-    values = torch.arange(4.0).view(1, 1, 2, 2).expand(100, 2, -1, -1)
+def test_each_item_is_turned_in_its_own_way_half_of_them_by_any_angle() -> None:
+    rows, columns = torch.meshgrid(torch.arange(33.0), torch.arange(33.0), indexing="ij")
+    pointer = ((rows - 16).abs() <= 1) & (columns >= 16) & (columns < 24)
+    values = (0.2 + 0.6 * pointer).expand(200, 2, -1, -1)
     turned = turn_each(values, torch.Generator().manual_seed(0))
-    assert len({tuple(item[0].flatten().tolist()) for item in turned}) == 8
     assert torch.equal(turned[:, 0], turned[:, 1])
+    weight = turned[:, 0] - 0.2
+    assert weight.min() > -0.2
+    assert weight.sum(dim=(1, 2)).std() < 0.03 * weight.sum(dim=(1, 2)).mean()  # nothing is lost
+    down, right = ((weight * place).sum(dim=(1, 2)) / weight.sum(dim=(1, 2)) - 16 for place in (rows, columns))
+    torch.testing.assert_close(torch.hypot(down, right), torch.full((200,), 3.5), rtol=0, atol=0.3)
+    angle = torch.rad2deg(torch.atan2(down, right))
+    upright = (angle.remainder(90) < 0.5) | (angle.remainder(90) > 89.5)
+    assert 80 < int(upright.sum()) < 120
+    assert {int(quarter) for quarter in angle[upright].div(90).round().remainder(4)} == {0, 1, 2, 3}
+    assert angle[~upright].remainder(90).max() - angle[~upright].remainder(90).min() > 80

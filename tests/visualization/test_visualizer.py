@@ -35,8 +35,9 @@ def stage_dictionary(model: DiffusionAD, image: torch.Tensor, **given) -> dict[s
     return {stage.title: stage.values for stage in stages(model.model.eval(), image, **given)}
 
 
-def test_the_stages_are_those_of_the_network() -> None:
-    model = make_model(t_small=100, t_big=300)
+@pytest.mark.parametrize("preset", ["tiny", "compact"])
+def test_the_stages_are_those_of_the_network(preset: str) -> None:
+    model = make_model(t_small=100, t_big=300, preset=preset)
     image = torch.rand(2, 3, SIZE, SIZE)
     found = stage_dictionary(model, image, truth=torch.ones(2, SIZE, SIZE))
     noisy = ["noisy, t = 100", "noisy, t = 300"]

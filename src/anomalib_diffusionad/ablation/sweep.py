@@ -75,23 +75,33 @@ class OneStep:
 
     def __call__(self, setting: Setting) -> Tensor:
         """The reconstruction of a one-step or norm-guided setting, ``(B, 3, S, S)`` in [-1, 1]."""
+        return self._made(setting)[0]
+
+    def views(self, setting: Setting) -> Tensor:
+        """What the segmentation network is given of it, as ``DiffusionADModel.views``."""
+        made = self._made(setting)
+        return made[0] if len(made) == 1 else self.network.views(*made)
+
+    def _made(self, setting: Setting) -> tuple[Tensor, ...]:
+        """The reconstruction, and both of one step that a guided one is made of."""
         denoising, t_small, t_big, guidance_scale = setting
         if denoising == "iterative" or t_small is None:
             msg = f"One-step reconstructions need one-step or norm-guided denoising, got {setting}."
             raise ValueError(msg)
         small = self._predict(0, t_small)
         if t_big is None or guidance_scale is None:
-            return small.clamp(-1, 1)
+            return (small.clamp(-1, 1),)
         big = self._predict(1, t_big).clamp(-1, 1)
-        return guide(small, big, self.network.alpha_bar[t_small], guidance_scale).clamp(-1, 1)
+        guided = guide(small, big, self.network.alpha_bar[t_small], guidance_scale).clamp(-1, 1)
+        return guided, small.clamp(-1, 1), big
 
     def _predict(self, scale: int, t: int) -> Tensor:
         """Eqs. 1 and 6 with the noise of a scale, not clamped."""
         if (scale, t) not in self._known:
             network, alpha_bar = self.network, self.network.alpha_bar[t]
             noisy = add_noise(self.image, network.noise[scale], alpha_bar)
-            embedding = network.unet.embed(torch.full((len(noisy),), t, device=noisy.device))
-            self._known[scale, t] = predict_image(noisy, network.unet(noisy, embedding).float(), alpha_bar)
+            levels = alpha_bar.expand(len(noisy), 1, 1, 1)
+            self._known[scale, t] = predict_image(noisy, network.predict_noise(noisy, [t], levels), alpha_bar)
             if self.tick is not None:
                 self.tick.update()
         return self._known[scale, t]
@@ -128,7 +138,7 @@ def evaluate(
         on_device = image.to(network.noise.device)
         reconstruct = OneStep(network, on_device, bar)
         for setting in settings:
-            maps[setting].append(network.segment(on_device, reconstruct(setting)).cpu())
+            maps[setting].append(network.segment(on_device, reconstruct.views(setting)).cpu())
     return {setting: _scores(network, samples, torch.cat(found)) for setting, found in maps.items()}
 
 

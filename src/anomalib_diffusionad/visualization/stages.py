@@ -53,10 +53,10 @@ def stages(
         The input, the noisy images, the reconstructions, of which norm-guided denoising has three, the mean absolute
         difference of the channels between input and reconstruction, the map, and the truth if it is given.
     """
-    noisy, reconstructions = _reconstructions(network, image)
+    noisy, reconstructions, views = _reconstructions(network, image)
     reconstruction = reconstructions[-1].values
     if anomaly_map is None:
-        anomaly_map = network.segment(image, reconstruction)
+        anomaly_map = network.segment(image, views)
     difference = (image - reconstruction).abs().mean(dim=1, keepdim=True) / FULL_DIFFERENCE
     result = [
         Stage("input", image),
@@ -70,25 +70,28 @@ def stages(
     return result
 
 
-def _reconstructions(network: DiffusionADModel, image: Tensor) -> tuple[list[Stage], list[Stage]]:
-    """Noisy images, and what is made of them; the last reconstruction is what the segmentation network sees."""
+def _reconstructions(network: DiffusionADModel, image: Tensor) -> tuple[list[Stage], list[Stage], Tensor]:
+    """Noisy images, what is made of them, and what of that the segmentation network sees."""
     small, big = network.t_small, network.t_big
     noisy_small, noisy_big = (
         Stage(f"noisy, t = {t}", add_noise(image, noise, network.alpha_bar[t]))
         for t, noise in zip((small, big), network.noise, strict=True)
     )
     if network.denoising == "one_step":
-        return [noisy_small], [Stage(f"one step, t = {small}", network.restore(image))]
+        restored = network.restore(image)
+        return [noisy_small], [Stage(f"one step, t = {small}", restored)], restored
     if network.denoising == "iterative":
-        return [noisy_big], [Stage(f"iterative, {big + 1} steps", network.restore(image))]
+        restored = network.restore(image)
+        return [noisy_big], [Stage(f"iterative, {big + 1} steps", restored)], restored
     t = torch.tensor([small, big], device=image.device)[:, None].expand(-1, len(image))
     noise = network.noise[:, None].expand(-1, len(image), -1, -1, -1)
     made = network.reconstruct(image, t[0], t[1], noise[0], noise[1])
-    return [noisy_small, noisy_big], [
+    reconstructions = [
         Stage(f"one step, t = {small}", made.small),
         Stage(f"one step, t = {big}", made.big),
         Stage(f"guided, w = {network.guidance_scale:g}", made.guided),
     ]
+    return [noisy_small, noisy_big], reconstructions, network.views(*made[:3])
 
 
 def draw_one(steps: list[Stage], row: int, title: str, side: int = 220) -> Image.Image:
