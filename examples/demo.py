@@ -8,6 +8,7 @@ python examples/demo.py --out demo
 
 import argparse
 import time
+from datetime import timedelta
 from pathlib import Path
 
 import torch
@@ -49,8 +50,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path("demo"), help="folder to write to")
     parser.add_argument("--seed", type=int, default=0, help="seed of the training")
-    parser.add_argument("--steps", type=int, default=120, help="training steps")
-    parser.add_argument("--minutes", type=int, default=6, help="end of the training on a slow processor")
+    parser.add_argument("--minutes", type=float, default=3, help="length of the training")
+    parser.add_argument("--steps", type=int, default=-1, help="training steps at most")
     arguments = parser.parse_args()
 
     seed_everything(arguments.seed, workers=True)
@@ -66,8 +67,6 @@ def main() -> None:
     )
     model = DiffusionAD(
         recipe="fast",
-        image_size=64,
-        smoothing_sigma=0.0,
         self_augmentation=0.0,  # the paper's way for textures
         foreground="none",
         anomaly_source=str(arguments.out / "data" / "textures"),
@@ -75,14 +74,14 @@ def main() -> None:
     engine = Engine(
         max_epochs=-1,
         max_steps=arguments.steps,
-        max_time={"minutes": arguments.minutes},
+        max_time=timedelta(minutes=arguments.minutes),
         precision=fastest_precision(),
         default_root_dir=arguments.out / "results",
     )
     engine.fit(model, datamodule=datamodule)
     metrics = engine.test(model, datamodule=datamodule)[0]
     picture = draw(model, datamodule, arguments.out / "overview.png")
-    exported = model.to_onnx(arguments.out, input_size=(64, 64))
+    exported = model.to_onnx(arguments.out, input_size=(128, 128))
 
     print(f"Done in {(time.monotonic() - start) / 60:.1f} minutes, {engine.trainer.global_step} training steps.")
     for name, value in metrics.items():
