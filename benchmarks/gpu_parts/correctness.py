@@ -4,7 +4,6 @@
 """Part 1: the device gives what a CPU gives and the original gave, and the host waits for it in no step."""
 
 import sys
-from collections.abc import Iterable
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, get_args
@@ -54,14 +53,12 @@ def check_parity(plan: Plan, tf32: bool) -> dict[str, float]:
         torch.save(official_checkpoint.official_checkpoint(), path)
         model = DiffusionAD.from_official(path)
     with torch.backends.cudnn.flags(enabled=True, allow_tf32=tf32):
-        values, _ = parity_results(model, original, torch.device("cpu"))
-        there, their_norms = parity_results(model, original, plan.device)
+        there, norms = parity_results(model, original, plan.device)
+        here = parity_results(model, original, torch.device("cpu"))[0] if plan.on_gpu else there
     return {
-        "difference to the CPU": greatest_difference(there, values),
-        "difference to the original": greatest_difference(there, (original[name] for name in there)),
-        "relative, losses and gradients": max(
-            abs(norm / float(original[name]) - 1) for name, norm in their_norms.items()
-        ),
+        "difference to the CPU": greatest_difference(there, here),
+        "difference to the original": greatest_difference(there, original),
+        "relative, losses and gradients": max(abs(norm / float(original[name]) - 1) for name, norm in norms.items()),
     }
 
 
@@ -92,10 +89,9 @@ def gradient_norm(network: nn.Module) -> float:
     return float(torch.stack([parameter.grad.norm() for parameter in network.parameters()]).norm())
 
 
-def greatest_difference(values: dict[str, Tensor], others: dict[str, Tensor] | Iterable[Tensor]) -> float:
+def greatest_difference(values: dict[str, Tensor], others: dict[str, Tensor]) -> float:
     """Over all values."""
-    others = others.values() if isinstance(others, dict) else others
-    return max(float((value - other).abs().max()) for value, other in zip(values.values(), others, strict=True))
+    return max(float((value - others[name]).abs().max()) for name, value in values.items())
 
 
 def check_synthesis(plan: Plan) -> dict[str, Any]:
@@ -130,7 +126,7 @@ def check_inference(plan: Plan, preset: str, precision: str) -> dict[str, Any]:
             with sync_debug_mode(mode):
                 scorer(there)
 
-        syncs.append(find_syncs(run))
+        syncs.append(find_syncs(run, plan.device))
     return {"difference to the CPU": max(differences), "syncs": ", ".join(dict.fromkeys(syncs))}
 
 
@@ -145,7 +141,7 @@ def check_training(plan: Plan, preset: str, precision: str) -> dict[str, Any]:
             model = plan.make_model(preset, SIZE, learning_rate_schedule="one_cycle", **arguments)
             fit(model, BATCH, precision, plan.device, Observed(plan.scale.settling, STEPS, mode))
 
-        return {"syncs": find_syncs(run)}
+        return {"syncs": find_syncs(run, plan.device)}
 
 
 class Observed(Window):

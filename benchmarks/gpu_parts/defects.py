@@ -49,7 +49,7 @@ class Run:
         self.plan, self.folder = plan, folder
         self.preset = plan.preset or fastest(plan)
         self.name = f"{self.preset}, {plan.category if plan.root else 'demo'}, {plan.scale.size} px"
-        self.checkpoint = folder / "model.ckpt"
+        self.checkpoint: Path
         self.data: MVTecAD
 
     def train(self) -> dict[str, Any]:
@@ -65,10 +65,11 @@ class Run:
             visualizer=False,
             **plan.widths(self.preset),
         )
-        engine = self.engine(max_steps=plan.scale.last_part_steps, max_time={"seconds": int((1 - RESERVE) * plan.left)})
+        limit = min(plan.scale.run_seconds, int((1 - RESERVE) * plan.left))
+        engine = self.engine(max_steps=plan.scale.run_steps, max_time={"seconds": limit})
         engine.fit(model, datamodule=self.data)
         seconds, steps = time.perf_counter() - start, engine.trainer.global_step
-        engine.trainer.save_checkpoint(self.checkpoint)
+        self.checkpoint = Path(engine.best_model_path)
         return {"minutes of training": seconds / 60, "steps": steps, **self.test(model)}
 
     def load(self) -> dict[str, Any]:

@@ -24,6 +24,7 @@ class Window(Callback):
 
     def __init__(self, first: int, steps: int) -> None:
         self.first, self.last = first, first + steps
+        self._open = False
 
     def opened(self) -> None:
         """The first step begins."""
@@ -41,14 +42,17 @@ class Window(Callback):
         """Open or close."""
         del trainer, pl_module, batch
         if batch_idx == self.first:
+            self._open = True
             self.opened()
         elif batch_idx == self.last:
+            self._open = False
             self.closed()
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        """Close."""
+        """Close what is open."""
         del trainer, pl_module, exception
-        self.closed()
+        if self._open:
+            self.closed()
 
 
 def fit(model: DiffusionAD, batch: int, precision: str, device: torch.device, *windows: Window) -> None:

@@ -27,16 +27,17 @@ class Scale(NamedTuple):
     """How much to measure."""
 
     size: int = 256  # pixels
-    batches: tuple[int, ...] = (1, 8, 32, 128, 256)  # of inference
-    repeats: int = 7
+    batches: tuple[int, ...] = (1, 8, 32, 64, 128, 256, 512)  # of inference
+    repeats: int = 3
     compiler: str = "inductor"
     batch: int = 16  # of training
     settling: int = 6  # steps until all buffers are there; the replay begins with the fifth
     steps: int = 10  # that are timed
-    last_part_steps: int = -1
+    run_steps: int = -1  # of the training run, -1 for as many as there is time for
+    run_seconds: int = 300
 
 
-SMOKE = Scale(size=64, batches=(1,), repeats=1, compiler="eager", batch=2, settling=0, steps=1, last_part_steps=2)
+SMOKE = Scale(size=64, batches=(1,), repeats=1, compiler="eager", batch=2, settling=0, steps=1, run_steps=2)
 
 
 class Plan:
@@ -98,7 +99,6 @@ class Plan:
             self.record.add(self._part, row, {"note": "no time left"})
             return False
         print(f"{self._part}, {self.left:.0f} s left: {row}", flush=True)
-        print("CPU", time.process_time())
         self.record.add(self._part, row, {"note": "not finished"})
         try:
             facts, returned = function(*arguments), True
@@ -108,6 +108,8 @@ class Plan:
             facts, returned = {"note": f"failed: {type(error).__name__}: {message}"}, False
             self._failed += 1
         self.record.add(self._part, row, facts)
+        if self.on_gpu:
+            torch.cuda.synchronize(self.device)  # after some errors no GPU work is possible: a new process is needed
         settle_memory(self.device)
         return returned
 

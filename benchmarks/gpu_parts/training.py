@@ -3,13 +3,13 @@
 
 """Part 3: what a training step takes, in time and memory, and what of it goes where."""
 
-import statistics
 import time
 from collections.abc import Iterable
 from typing import Any
 
 import torch
-from common import alternate, random_images, timed
+from common import random_images
+from contenders import seconds_a_batch
 from torch.autograd import DeviceType
 from torch.profiler import ProfilerActivity, profile
 
@@ -42,10 +42,8 @@ def measure_step(plan: Plan, preset: str, arguments: dict[str, Any] | None = Non
     windows = (clock, Profiled(clock.last, PROFILED)) if plan.on_gpu else (clock,)
     with PeakMemory(device, settle_memory(device)) as memory:
         fit(model, scale.batch, "bf16-mixed", device, *windows)
-    images = random_images(scale.batch, scale.size).to(device)
-    synthesis = statistics.median(
-        alternate({"": lambda: timed(lambda: model.synthesizer(images), device)}, scale.repeats)[""]
-    )
+    images, synthesizer = random_images(scale.batch, scale.size).to(device), model.synthesizer.to(device)
+    synthesis = seconds_a_batch(synthesizer, images, scale.repeats)
     facts = {
         "batch": scale.batch,
         "ms": 1000 * clock.seconds,

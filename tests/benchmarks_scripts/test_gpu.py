@@ -14,6 +14,7 @@ from pathlib import Path
 from types import ModuleType, SimpleNamespace
 
 import pytest
+import torch
 from torch.autograd import DeviceType
 
 from ..conftest import ROOT
@@ -51,7 +52,17 @@ def gpu() -> ModuleType:
 
 @pytest.mark.slow
 def test_all_of_it_runs_on_a_cpu(tmp_path: Path) -> None:
-    command = [sys.executable, str(BENCHMARKS / "gpu.py"), "--smoke", "--device", "cpu", "--json", "found/gpu.json"]
+    command = [
+        sys.executable,
+        str(BENCHMARKS / "gpu.py"),
+        "--smoke",
+        "--device",
+        "cpu",
+        "--json",
+        "found/gpu.json",
+        "--minutes",
+        "30",
+    ]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)  # noqa: S603
     assert done.returncode == 0, done.stderr[-3000:]
     parts = json.loads((tmp_path / "found" / "gpu.json").read_text())["parts"]
@@ -115,10 +126,12 @@ def test_host_device_syncs_are_listed() -> None:
         for line in (3, 3, 7):
             warnings.warn_explicit(syncs.MESSAGE, UserWarning, "src/training/replay.py", line)
 
-    assert syncs.find_syncs(lambda _mode: None) == "none"
-    assert syncs.find_syncs(run) == "training/replay.py:3 x 2, training/replay.py:7 x 1"
+    device = torch.device("cuda")
+    assert syncs.find_syncs(lambda _mode: None, device) == "none"
+    assert syncs.find_syncs(lambda _mode: None, torch.device("cpu")) == "needs a GPU"
+    assert syncs.find_syncs(run, device) == "training/replay.py:3 x 2, training/replay.py:7 x 1"
     with pytest.raises(RuntimeError, match="something else"):
-        syncs.find_syncs(lambda _mode: (_ for _ in ()).throw(RuntimeError("something else")))
+        syncs.find_syncs(lambda _mode: (_ for _ in ()).throw(RuntimeError("something else")), device)
 
 
 def test_shares_of_a_step() -> None:
