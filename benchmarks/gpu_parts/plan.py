@@ -92,6 +92,8 @@ class Plan:
     def measure(self, row: str, function: Callable[..., dict[str, Any]], *arguments: Any) -> bool:  # noqa: ANN401
         """Note the facts that a function returns in a row, or why there are none.
 
+        A "note" among them that begins with "failed" counts as a failure.
+
         Returns:
             Whether the function returned.
         """
@@ -102,6 +104,7 @@ class Plan:
         self.record.add(self._part, row, {"note": "not finished"})
         try:
             facts, returned = function(*arguments), True
+            self._failed += facts.get("note", "").startswith("failed")
         except Exception as error:  # noqa: BLE001 - whatever it is, the next may work
             traceback.print_exc()
             message = str(error).strip().partition("\n")[0]

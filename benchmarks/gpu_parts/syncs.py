@@ -12,6 +12,7 @@ from pathlib import Path
 import torch
 
 MESSAGE = "called a synchronizing CUDA operation"
+NONE, NO_GPU = "none", "needs a GPU"
 
 
 @contextmanager
@@ -46,7 +47,7 @@ def find_syncs(run: Callable[[str], object], device: torch.device) -> str:
         if MESSAGE not in str(error):
             raise
     else:
-        return "none" if device.type == "cuda" else "needs a GPU"
+        return NONE if device.type == "cuda" else NO_GPU
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         run("warn")

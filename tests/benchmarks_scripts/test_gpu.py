@@ -108,8 +108,9 @@ def test_a_row_says_why_it_is_empty(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     plan.start("training", seconds=60)
     assert not plan.measure("paper", lambda: 1 / 0)
     assert plan.measure("tiny", dict, [("ms", 2)])
+    assert plan.measure("wrong", lambda: {"note": "failed: not within 0.001"})
     plan.end()
-    assert record.parts["training"]["end"] == "1 failed"
+    assert record.parts["training"]["end"] == "2 failed"
     plan.start("defects", seconds=0)
     assert not plan.measure("late", dict)
     assert record.parts["training"]["rows"]["paper"] == {"note": "failed: ZeroDivisionError: division by zero"}
