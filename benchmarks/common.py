@@ -1,7 +1,7 @@
 # Copyright (C) 2026 The anomalib-diffusionad authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""What the timing scripts share: models, images, the limits of the machine, tables."""
+"""What the timing scripts share: models, images, the limits of the machine."""
 
 import statistics
 import time
@@ -33,10 +33,10 @@ def make_model(preset: str, size: int, **arguments) -> DiffusionAD:
     return model
 
 
-def compile_networks(model: DiffusionADModel, mode: str | None = None) -> None:
+def compile_networks(model: DiffusionADModel, mode: str | None = None, backend: str = "inductor") -> None:
     """Compile both networks, as ``torch_compile`` of ``DiffusionAD`` does."""
     for network in (model.unet, model.segmentation):
-        network.compile(fullgraph=True, dynamic=False, mode=mode)
+        network.compile(fullgraph=True, dynamic=False, mode=mode, backend=backend)
 
 
 def random_images(count: int, size: int, seed: int = 0) -> torch.Tensor:
@@ -117,14 +117,6 @@ def convolution_rate(device: torch.device, dtype: torch.dtype) -> float:
         torch.autograd.grad(F.conv2d(x, weight, padding=1), (x, weight), gradient)
 
     return 3 * 2 * weight.numel() * batch * 64 * 64 / _median(step, device)
-
-
-def print_table(header: list[str], rows: list[list[str]]) -> None:
-    """A table as Markdown, with its columns aligned."""
-    lines = [header, ["-" * len(name) for name in header], *rows]
-    widths = [max(len(line[column]) for line in lines) for column in range(len(header))]
-    for line in lines:
-        print("| " + " | ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)) + " |")
 
 
 def _median(function: Callable[[], object], device: torch.device) -> float:

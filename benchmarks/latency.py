@@ -27,8 +27,6 @@ import numpy as np
 import torch
 from anomalib.data import Folder
 from anomalib.deploy.export import CompressionType
-from anomalib.models.image.draem.torch_model import DraemModel
-from anomalib.models.image.patchcore.torch_model import PatchcoreModel
 from apart import Child, command, serve
 from baseline import Baseline
 from common import (
@@ -39,13 +37,13 @@ from common import (
     matmul_rate,
     megabytes,
     numbers,
-    print_table,
     random_images,
     read_images,
     timed,
     words,
 )
-from torch import Tensor, nn
+from contenders import ALTERNATIVES, Scorer, best_batch, make_network
+from tables import print_facts, print_table
 from torchvision.utils import save_image
 
 from anomalib_diffusionad.hardware import describe_machine
@@ -53,46 +51,17 @@ from anomalib_diffusionad.synthesis.textures import find_images
 
 TORCH = ("baseline", "float32", "bfloat16", "compile-float32", "compile-bfloat16", "draem", "patchcore")
 EXPORTED = ("onnxruntime", "openvino-f32", "openvino-bf16", "openvino-int8")
-ALTERNATIVES = ("draem", "patchcore")
-BANK = (20_000, 1536)
 
 Run = Callable[[], np.ndarray]
-
-
-class Scorer(nn.Module):
-    """A model in inference, with Lightning's way to a precision: autocast."""
-
-    def __init__(self, model: nn.Module, dtype: torch.dtype) -> None:
-        super().__init__()
-        self.model = model.eval()
-        self.dtype = dtype
-
-    def forward(self, image: Tensor) -> Tensor:
-        """Anomaly map of images ``(B, 3, S, S)``."""
-        enabled = self.dtype != torch.float32
-        with torch.inference_mode(), torch.autocast(image.device.type, self.dtype, enabled=enabled):
-            return self.model(image).anomaly_map
 
 
 def make_scorer(name: str, size: int, arguments: argparse.Namespace) -> Scorer:
     """The torch variant ``name``, on the device."""
     device = torch.device(arguments.device)
     dtype = torch.bfloat16 if name.endswith("bfloat16") else torch.float32
-    model: nn.Module
-    if name == "draem":
-        torch.manual_seed(0)
-        model = DraemModel()
-    elif name == "patchcore":
-        torch.manual_seed(0)
-        model = PatchcoreModel(layers=["layer2", "layer3"], backbone="wide_resnet50_2", pre_trained=False)
-        model.memory_bank = torch.randn(BANK)
-    elif name == "baseline":
-        model = Baseline(make_model(arguments.preset, size).model)
-    else:
-        model = make_model(arguments.preset, size).model
-        if device.type == "cuda" or arguments.channels_last:
-            model = model.to(memory_format=torch.channels_last)
-    model = model.eval().to(device)
+    model = make_network(name, arguments.preset, size).eval().to(device)
+    if name not in {"baseline", *ALTERNATIVES} and (device.type == "cuda" or arguments.channels_last):
+        model.to(memory_format=torch.channels_last)
     if name.startswith("compile"):
         compile_networks(model, arguments.compile_mode)
     return Scorer(model, dtype)
@@ -274,25 +243,14 @@ def measure_throughput(size: int, arguments: argparse.Namespace) -> dict[str, di
     results = {}
     for name in (name for name in arguments.variants if name in TORCH):
         scorer = make_scorer(name, size, arguments)
-        speed = {batch: rate for batch in arguments.batches if (rate := images_a_second(scorer, batch, size, device))}
-        if not speed:
+        try:
+            best, speed = best_batch(scorer, arguments.batches, size, device)
+        except torch.OutOfMemoryError:
             continue
-        best = max(speed, key=speed.__getitem__)
-        results[name] = {"images a second": round(speed[best], 1), "best batch": best}
+        results[name] = {"images a second": round(speed, 1), "best batch": best}
         if name not in ALTERNATIVES:
-            results[name]["share of peak"] = round(speed[best] * work / peak[scorer.dtype], 3)
+            results[name]["share of peak"] = round(speed * work / peak[scorer.dtype], 3)
     return results
-
-
-def images_a_second(scorer: Scorer, batch: int, size: int, device: torch.device) -> float | None:
-    """Median over seven batches, or None if the batch does not fit into the device's memory."""
-    image = random_images(batch, size).to(device)
-    try:
-        seconds = alternate({"": lambda: timed(lambda: scorer(image), device)}, 7)[""]
-    except torch.OutOfMemoryError:
-        torch.cuda.empty_cache()
-        return None
-    return batch / statistics.median(seconds)
 
 
 def flops_an_image(size: int, arguments: argparse.Namespace) -> int:
@@ -312,16 +270,7 @@ def report(results: dict[int, dict[str, dict[str, Any]]], arguments: argparse.Na
         print_table(["size", *names], [[str(size), *row] for size, row in zip(results, cells, strict=True)])
         return
     for variants in results.values():
-        columns = list(dict.fromkeys(column for values in variants.values() for column in values))
-        rows = [[name, *(cell(values.get(column, "")) for column in columns)] for name, values in variants.items()]
-        print_table([f"{arguments.preset}, {arguments.size} px", *columns], rows)
-
-
-def cell(value: Any) -> str:  # noqa: ANN401
-    """Text for a table."""
-    if isinstance(value, list):
-        return " to ".join(map(str, value))
-    return f"{value:.4g}" if isinstance(value, float) and value < 1 else str(value)
+        print_facts(f"{arguments.preset}, {arguments.size} px", variants)
 
 
 def parse() -> argparse.Namespace:

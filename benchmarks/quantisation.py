@@ -20,7 +20,8 @@ import openvino
 import torch
 from anomalib.data import MVTecAD
 from anomalib.deploy.export import CompressionType
-from common import ACCURACY, megabytes, percentages, print_table
+from common import ACCURACY, megabytes, percentages
+from tables import print_table
 from tqdm import tqdm
 
 from anomalib_diffusionad import DiffusionAD

@@ -40,11 +40,11 @@ from common import (
     count_flops,
     make_model,
     numbers,
-    print_table,
     random_images,
     timed,
     words,
 )
+from tables import print_facts
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.optim import Adam, Optimizer
@@ -316,17 +316,9 @@ def profile_step(name: str, step: Step, median: float, rows: int) -> dict[str, A
 
 def report(title: str, results: dict[str, dict[str, Any]]) -> None:
     """Print a table with a row a variant."""
-    columns = list(dict.fromkeys(column for values in results.values() for column in values))
-    if not columns:
-        return
-    rows = [[name, *(cell(values.get(column, "")) for column in columns)] for name, values in results.items()]
-    print()
-    print_table([title, *columns], rows)
-
-
-def cell(value: float | str) -> str:
-    """Text for a table."""
-    return f"{value:.2f}" if isinstance(value, float) else str(value)
+    if any(results.values()):
+        print()
+        print_facts(title, results)
 
 
 def parse() -> argparse.Namespace:

@@ -23,8 +23,9 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from anomalib.models import AnomalibModule
-from common import ACCURACY, percentages, print_table, read_images
+from common import ACCURACY, percentages, read_images
 from scipy import ndimage
+from tables import print_table
 from tqdm import tqdm
 
 from anomalib_diffusionad import DiffusionAD

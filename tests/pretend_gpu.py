@@ -3,8 +3,8 @@
 
 """A GPU that is none: tensors that say they are on one and are computed on the CPU.
 
-What is on it and what is on the host is told apart as on a real one: an operator that is given both fails, and what
-would make the host wait for the device is written down.
+What is on it and what is on the host is told apart as on a real one: an operator that is given both fails, and copies
+that would make the host wait for the device are written down.
 """
 
 from collections.abc import Callable, Iterator
@@ -20,17 +20,6 @@ from torch.utils._pytree import tree_leaves, tree_map_only
 
 aten = torch.ops.aten
 GPU = torch.device("cuda", 0)
-WAITING = {  # the size or the value of their result is known to the device alone
-    aten._local_scalar_dense.default,
-    aten._unique2.default,
-    aten.bincount.default,
-    aten.equal.default,
-    aten.masked_select.default,
-    aten.nonzero.default,
-    aten.repeat_interleave.Tensor,
-    aten.unique_dim.default,
-}
-INDEXING = {aten.index.Tensor, aten.index_put.default, aten.index_put_.default}
 
 
 class OnGPU(Tensor):
@@ -71,7 +60,7 @@ class PretendedGPU(TorchDispatchMode):
     """While it is on, ``device="cuda"`` makes tensors on the pretended GPU.
 
     Attributes:
-        waits: Operators that made the host wait.
+        waits: Copies that made the host wait.
         operators: All operators that were computed there.
     """
 
@@ -106,8 +95,7 @@ class PretendedGPU(TorchDispatchMode):
         elif there and not all(isinstance(tensor, OnGPU) for tensor in tensors if tensor.dim()):
             msg = f"{function} was given tensors of the host and of the GPU."
             raise RuntimeError(msg)
-        waits = function in WAITING or (function in INDEXING and _with_mask(args[1]))
-        if (there and waits) or (tensors and there != to_gpu and blocking):
+        if tensors and there != to_gpu and blocking:
             self.waits.append(str(function))
         if there or to_gpu:
             self.operators.add(function)
@@ -127,21 +115,17 @@ class GeneratorAnywhere(torch.Generator):
         return super().__new__(torch.Generator)
 
 
-def _with_mask(indices: Any) -> bool:
-    return any(isinstance(index, Tensor) and index.dtype in {torch.bool, torch.uint8} for index in indices)
-
-
 def _content(tensor: OnGPU) -> Tensor:
     return tensor.content
 
 
-def put_on_gpu(module: nn.Module, place: Callable[[Tensor], Tensor] = OnGPU) -> nn.Module:
-    """Replace all tensors of a module by what ``place`` makes of them, in place."""
+def put_on_gpu(module: nn.Module) -> nn.Module:
+    """Put all tensors of a module on the pretended GPU, in place."""
     for part in module.modules():
         for name, parameter in list(part.named_parameters(recurse=False)):
-            setattr(part, name, nn.Parameter(place(parameter.detach())))
+            setattr(part, name, nn.Parameter(OnGPU(parameter.detach())))
         for name, buffer in list(part.named_buffers(recurse=False)):
-            setattr(part, name, place(buffer))
+            setattr(part, name, OnGPU(buffer))
     return module
 
 

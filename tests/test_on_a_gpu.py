@@ -1,10 +1,9 @@
 # Copyright (C) 2026 The anomalib-diffusionad authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Training and inference on a GPU that is none: what is where, and what the host waits for."""
+"""What runs on a GPU, as far as that can be seen without one and not by ``benchmarks/gpu.py`` on a real one."""
 
 from collections.abc import Iterable
-from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -12,12 +11,10 @@ import pytest
 import torch
 import torchgen
 import yaml
-from torch import Tensor
 from torch._ops import OpOverload
 
-from anomalib_diffusionad.synthesis import AnomalySynthesizer, Foreground, make_foreground, open_textures
-from anomalib_diffusionad.training.finite_loss import FiniteLoss
-from anomalib_diffusionad.training.replay import SegmentationReplay
+from anomalib_diffusionad.synthesis import open_textures
+from anomalib_diffusionad.training.finite_loss import ShownLoss
 
 from .conftest import SIZE, make_model
 from .pretend_gpu import GPU, OnGPU, PretendedGPU, put_on_gpu
@@ -30,71 +27,15 @@ pytestmark = [
 ]
 
 
-def test_training_steps_do_not_wait_for_the_gpu(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    model = make_model(segmentation_replay=1)
-    model.synthesizer.textures = open_textures(str(folder / "good"), SIZE)
-    model.synthesizer.foreground = make_foreground("random", SIZE)
-    logged, in_bar = {}, {}
-    monkeypatch.setattr(model, "log_dict", lambda values, **_options: logged.update(values))
-    monkeypatch.setattr(
-        model, "log", lambda name, value, prog_bar, **_options: in_bar.update({name: value} if prog_bar else {})
-    )
-    replay, finite = SegmentationReplay(), FiniteLoss()
+def test_the_loss_for_the_progress_bar_arrives_without_a_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In pinned memory: a copy to other memory waits, which CUDA does not report."""
     with PretendedGPU(monkeypatch) as gpu:
-        put_on_gpu(model)._device = GPU
-        optimizer = model.configure_optimizers()
-        model._trainer = trainer = SimpleNamespace(
-            global_rank=0,
-            current_epoch=0,
-            log_every_n_steps=50,
-            optimizers=[optimizer],
-            precision_plugin=SimpleNamespace(forward_context=nullcontext),
-            world_size=1,
-        )
-        finite.on_fit_start(trainer, model)
-        for step in range(6):
-            trainer.global_step = step
-            gpu.waits.clear()
-            batch = SimpleNamespace(image=OnGPU(torch.rand(4, 3, SIZE, SIZE)), image_path=None)
-            output = model.training_step(batch, batch_idx=step)
-            finite.on_before_backward(trainer, model, output["loss"])
-            output["loss"].backward()
-            optimizer.step()
-            trainer.global_step += 1
-            replay.on_train_batch_end(trainer, model, output, batch, step)
-            assert bool(gpu.waits) == (step == 0)  # the first batch and the first loss are looked at
-    assert len(replay._examples) == 6 * 4
-    # what the progress bar reads each step is on the host, and the last loss
-    (shown,) = in_bar.values()
-    assert type(shown) is torch.Tensor
-    assert shown == logged["train_loss"].content == output["loss"].content
-
-
-class Corner(Foreground):
-    """A small part of each image, towards the lower right."""
-
-    def __call__(self, image: Tensor, image_path=None, generator=None) -> Tensor:
-        mask = torch.zeros_like(image[:, :1], dtype=torch.bool)
-        part = slice(image.shape[-1] * 7 // 10, image.shape[-1] * 8 // 10)
-        mask[:, :, part, part] = True
-        return mask
-
-
-@pytest.mark.parametrize("size", [64, 96, 224])
-@pytest.mark.parametrize("foreground", ["random", "corner"])
-def test_anomalies_are_those_of_a_cpu_to_the_last_pixel(
-    monkeypatch: pytest.MonkeyPatch, size: int, foreground: str
-) -> None:
-    synthesizer, image = AnomalySynthesizer(), torch.rand(8, 3, size, size)
-    synthesizer.foreground = Corner() if foreground == "corner" else make_foreground(foreground, size)
-    expected, mask, label = synthesizer(image, generator=torch.Generator().manual_seed(0))
-    seed = torch.Generator().manual_seed(0)
-    with PretendedGPU(monkeypatch):
-        there = synthesizer(OnGPU(image), generator=seed)
-    assert torch.equal(there[1].content, mask)
-    assert torch.equal(there[2].content, label)
-    torch.testing.assert_close(there[0].content, expected)
-    assert label.sum() == 4
+        shown, losses = ShownLoss(), [OnGPU(torch.tensor(value)) for value in (1.0, 2.0)]
+        first, last = (shown(loss) for loss in losses)
+    assert gpu.waits == []
+    assert type(last) is torch.Tensor
+    assert first is last
+    assert last == 2
 
 
 def lacking(operators: Iterable[OpOverload], device: str) -> set[str]:
@@ -144,19 +85,6 @@ def test_each_device_has_all_operators(folder: Path, monkeypatch: pytest.MonkeyP
     assert lacking({torch.ops.aten.take.default}, "MPS") == {"take"}
 
 
-@pytest.mark.parametrize("denoising", ["norm_guided", "one_step"])
-def test_inference_does_not_wait_and_gives_what_a_cpu_gives(monkeypatch: pytest.MonkeyPatch, denoising: str) -> None:
-    network = make_model(denoising=denoising, smoothing_sigma=1.0).model.eval()
-    image = torch.rand(2, 3, SIZE, SIZE)
-    with torch.no_grad():
-        expected = network(image)
-        with PretendedGPU(monkeypatch) as gpu:
-            scored = put_on_gpu(network)(OnGPU(image))
-    assert gpu.waits == []
-    torch.testing.assert_close(scored.pred_score.content, expected.pred_score)
-    torch.testing.assert_close(scored.anomaly_map.content, expected.anomaly_map)
-
-
 def test_the_pretended_gpu_tells_host_and_device_apart(monkeypatch: pytest.MonkeyPatch) -> None:
     with PretendedGPU(monkeypatch) as gpu:
         there, here = torch.ones(3, device="cuda"), torch.ones(3)
@@ -166,13 +94,8 @@ def test_the_pretended_gpu_tells_host_and_device_apart(monkeypatch: pytest.Monke
         assert isinstance(there + torch.tensor(1.0), OnGPU)
         assert isinstance(here.to("cuda", non_blocking=True) + there, OnGPU)
         torch.zeros(3, pin_memory=True).copy_(there, non_blocking=True)
-        assert there[torch.tensor([0, 2]).to("cuda", non_blocking=True)].shape == (2,)
         assert gpu.waits == []
         here.copy_(there, non_blocking=True)
         assert type(there.cpu()) is torch.Tensor
         assert isinstance(here.to("cuda"), OnGPU)
-        assert there.sum() == 3
-        assert there.sum().item() == 3
-        assert there[there > 0].shape == (3,)
-        there[there > 1] = 0
-    assert len(gpu.waits) == 7, gpu.waits
+    assert len(gpu.waits) == 3, gpu.waits

@@ -8,13 +8,10 @@ import math
 import pytest
 import torch
 from scipy.ndimage import gaussian_filter
-from torch._subclasses.fake_tensor import FakeTensorMode
 
 from anomalib_diffusionad import DiffusionAD, DiffusionADModel
-from anomalib_diffusionad.loss import DiffusionADLoss
 
 from .conftest import make_model
-from .pretend_gpu import autocast_of_a_gpu, put_on_gpu
 
 
 @pytest.fixture
@@ -172,21 +169,3 @@ def test_images_of_another_shape_are_refused(network: DiffusionADModel, shape: t
 def test_arguments_out_of_range_are_named(arguments: dict, named: str) -> None:
     with pytest.raises(ValueError, match=named):
         DiffusionADModel(**{"image_size": 64, "base_channels": 32, "segmentation_channels": 4} | arguments)
-
-
-@pytest.mark.skipif(not torch.backends.cuda.is_built(), reason="needs a torch with CUDA, though no GPU")
-@pytest.mark.usefixtures("shallow_unet")
-def test_nothing_waits_for_a_gpu(network: DiffusionADModel) -> None:
-    # tensors without contents: reading one raises an error, as reading from a GPU would wait
-    with FakeTensorMode(allow_non_fake_inputs=True), torch.device("cuda"):
-        put_on_gpu(network, lambda tensor: torch.empty_like(tensor, device="cuda"))
-        image = noise = torch.ones(2, 3, 64, 64)
-        t = torch.ones(2, dtype=torch.int64)
-        with autocast_of_a_gpu():
-            reconstruction = network.reconstruct(image, t, t, noise, noise)
-            logits = network.segment_logits(image, reconstruction.guided)
-            eps = (reconstruction.eps_small, reconstruction.eps_big)
-            loss = DiffusionADLoss()(eps, (noise, noise), logits, torch.ones(2, 1, 64, 64), torch.ones(2))
-            with torch.no_grad():
-                scored = network(image)
-    assert {tensor.device.type for tensor in (loss.total, scored.pred_score, scored.anomaly_map)} == {"cuda"}
