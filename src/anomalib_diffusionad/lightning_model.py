@@ -298,7 +298,8 @@ class DiffusionAD(DiffusionADExport, AnomalibModule):
             training.log_settings("The checkpoint's settings are used", self.settings, before)
         if self.strict_loading:
             training.check_fits(checkpoint, {f"model.{name}": value for name, value in self.model.state_dict().items()})
-        super().on_load_checkpoint(checkpoint)
+        with training.keeping_measures(self, checkpoint):
+            super().on_load_checkpoint(checkpoint)
         training.check_pre_processor(self.pre_processor, self.input_size, self.settings.image_size)
         if self._trainer is not None and self.settings != before:
             training.set_up_again(self._trainer, self)

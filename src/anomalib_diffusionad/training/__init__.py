@@ -10,7 +10,7 @@ from lightning.pytorch import Callback, LightningModule
 from anomalib_diffusionad.visualization.table import PredictionTable
 from anomalib_diffusionad.visualization.visualizer import HeatMapVisualizer
 
-from .checkpoint import check_complete, check_finite, check_fits
+from .checkpoint import check_complete, check_finite, check_fits, keeping_measures
 from .finite_loss import FiniteLoss, ShownLoss
 from .input_check import InputCheck, check_pre_processor, check_values
 from .labels import TestClasses
@@ -33,6 +33,7 @@ __all__ = [
     "check_pre_processor",
     "check_values",
     "finish_checkpoint",
+    "keeping_measures",
     "log_settings",
     "one_cycle",
     "set_up_again",
