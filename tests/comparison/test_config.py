@@ -133,10 +133,10 @@ def test_models_that_train_step_by_step_have_the_same_budget_in_the_evidence(tmp
         for name in ("evidence", "draem_rates")
     )
     models = {model.name: model for model in evidence.models}
-    assert list(models) == ["PatchCore", "DRAEM", "DRAEM (tuned)", "DiffusionAD"]
+    assert list(models) == ["PatchCore", "DRAEM", "DRAEM (one cycle)", "DiffusionAD"]
     steps = [*(model for name, model in models.items() if name != "PatchCore"), *rates.models]
     assert len({(model.max_time, model.train_batch_size, model.precision) for model in steps}) == 1
-    tuned = models["DRAEM (tuned)"]
+    tuned = models["DRAEM (one cycle)"]
     assert tuned.init_args["learning_rate"] in {model.init_args["learning_rate"] for model in rates.models}
     assert {model.class_path for model in (tuned, *rates.models)} == {
         "anomalib_diffusionad.comparison.draem.TunedDraem"

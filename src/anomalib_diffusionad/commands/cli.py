@@ -6,7 +6,8 @@
 import inspect
 import os
 import secrets
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import anomalib
@@ -19,11 +20,12 @@ from lightning import seed_everything
 
 from anomalib_diffusionad.ablation import ablate
 from anomalib_diffusionad.comparison import compare
+from anomalib_diffusionad.lightning_model import DiffusionAD
 from anomalib_diffusionad.registration import register
 
 from .app import app
 from .calibrate import calibrate
-from .configs import COMPARISON, TRAINING, find_config, shipped_configs
+from .configs import COMPARISON, TRAINING, find_config, shipped_configs, with_usual_folders
 from .convert import export_official, import_official
 from .foreground import foreground
 from .preview import preview
@@ -43,6 +45,8 @@ COMMANDS: dict[str, Callable[..., Any]] = {
 FILE_TO_FILE = {"import-official", "export-official"}
 # commands with an argument ``config`` -> kind of the files that it finds by name
 CONFIG_KINDS = {"compare": COMPARISON, "preview": TRAINING}
+# arguments of DiffusionAD that are objects, or True for its own, or False for none
+COMPONENTS = ("pre_processor", "post_processor", "evaluator", "visualizer")
 
 
 class ConfigByName(ActionConfigFile):
@@ -56,7 +60,10 @@ class ConfigByName(ActionConfigFile):
 
 
 class DiffusionADCLI(AnomalibCLI):
-    """All of anomalib's subcommands and those of ``COMMANDS``."""
+    """All of anomalib's subcommands, for DiffusionAD where no other model is given, and those of ``COMMANDS``."""
+
+    def __init__(self, args: Sequence[str] | None = None, run: bool = True) -> None:
+        super().__init__(with_usual_folders(sys.argv[1:] if args is None else args), run)
 
     @staticmethod
     def init_parser(**kwargs) -> ArgumentParser:
@@ -71,6 +78,12 @@ class DiffusionADCLI(AnomalibCLI):
             help=f"Configuration file, or the name of one that comes with the package: {names}.",
         )
         return parser
+
+    def add_subcommands(self, **kwargs) -> None:
+        """Add subcommands, whose model is DiffusionAD unless another is given."""
+        super().add_subcommands(**kwargs)
+        for name in (*self.subcommands(), *self.anomalib_subcommands()):
+            self.subcommand_parsers[name].set_defaults(model={"class_path": "anomalib_diffusionad.DiffusionAD"})
 
     def _set_install_subcommand(self, action_subcommand: Any) -> None:  # noqa: ANN401 - a private type of jsonargparse
         # the one place where anomalib hands over the list of subcommands
@@ -92,6 +105,21 @@ class DiffusionADCLI(AnomalibCLI):
             seed = settings["seed_everything"] = secrets.randbelow(2**32)
         if seed is not None and seed is not False:
             seed_everything(None if seed is True else seed, workers=True)
+
+    def _prepare_subcommand_kwargs(self, subcommand: str) -> dict[str, Any]:
+        """Arguments of the engine's method; ``export`` gets the model with what the user has given for it.
+
+        anomalib's own would load the checkpoint into a model of the class alone.
+        """
+        arguments = super()._prepare_subcommand_kwargs(subcommand)
+        path, model = arguments.get("ckpt_path"), arguments["model"]
+        if subcommand == "export" and path is not None and isinstance(model, DiffusionAD):
+            chosen = self.config[subcommand].model.init_args
+            components = {name: chosen.get(name, True) for name in COMPONENTS}
+            own = {name: given and getattr(model, name) for name, given in components.items() if given is not True}
+            arguments["model"] = DiffusionAD.load_from_checkpoint(path, map_location="cpu", **model.given, **own)
+            arguments["ckpt_path"] = None
+        return arguments
 
     def _run_subcommand(self) -> None:
         name = str(self.subcommand)

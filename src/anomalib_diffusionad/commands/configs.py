@@ -3,10 +3,15 @@
 
 """Configuration files that come with the package, found by name."""
 
+from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
+
+import yaml
 
 PACKAGE = Path(__file__).parents[1]
 TRAINING, COMPARISON = "", "compare"
+FOLDER = ("Folder", "anomalib.data.Folder")
 
 
 def config_folder(package: Path = PACKAGE) -> Path:
@@ -49,3 +54,30 @@ def find_config(config: str, kind: str = TRAINING, package: Path = PACKAGE) -> P
         msg = f"config: there is no file {config}, and no configuration of this name. Names: {', '.join(shipped)}."
         raise FileNotFoundError(msg)
     return shipped[config]
+
+
+def with_usual_folders(arguments: Sequence[str]) -> list[str]:
+    """Arguments of the command line, with what ``--data Folder --data.root my_part`` leaves open.
+
+    That is as in ``folder.yaml``, such as ``good`` and ``bad``, and the name of the folder. With ``--data.normal_dir``
+    or a configuration, nothing is open.
+    """
+    root = _value(arguments, "--data.root")
+    if root is None or _value(arguments, "--data") not in FOLDER:
+        return list(arguments)
+    names = {argument.split("=")[0] for argument in arguments}
+    if names & {"--data.normal_dir", "--config", "-c"}:
+        return list(arguments)
+    usual = yaml.safe_load(find_config("folder").read_text(encoding="utf-8"))["data"]["init_args"]
+    usual["name"] = Path(root).resolve().name
+    options = {f"--data.{name}": value for name, value in usual.items()}
+    return [*arguments, *(f"{option}={value}" for option, value in options.items() if option not in names)]
+
+
+def _value(arguments: Sequence[str], option: str) -> str | None:
+    """What an option is given, after a space or an equals sign."""
+    for argument, following in pairwise([*arguments, ""]):
+        name, equals, value = argument.partition("=")
+        if name == option:
+            return value if equals else following
+    return None

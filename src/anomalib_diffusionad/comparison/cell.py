@@ -31,8 +31,8 @@ from .scores import ScoreKeeper, measure
 from .speed import PeakMemory, measure_size, measure_speed, settle_memory
 
 CHECKPOINT_RULE = (
-    "Every model is tested in float32 with the weights of its last training step. No validation set is split off, and "
-    "nothing is chosen by the test set."
+    "Every model is tested in float32 with the weights of its last training step, or of the checkpoint given. No "
+    "validation set is split off, and nothing is chosen by the test set."
 )
 START_RULE = (
     "Every cell ran in a process of its own, which had done nothing before. On a CPU, all models have the allocator "
@@ -60,7 +60,7 @@ class ImageCounter(Callback):
 
 
 def run_cell(cell: Cell, gpu: int = 0) -> dict[str, Any]:
-    """Train, test and time one model on one category.
+    """Train, unless there is a checkpoint, test and time one model on one category.
 
     Args:
         cell: What to run. Its folder must exist; ``model.ckpt``, ``scores.csv``, ``maps.npz`` and pictures go there.
@@ -78,11 +78,13 @@ def run_cell(cell: Cell, gpu: int = 0) -> dict[str, Any]:
     model = build_model(cell)
     keeper, counter = ScoreKeeper(), ImageCounter()
     with TemporaryDirectory() as scratch:
-        engine = _engine(cell, device, Path(scratch), [counter], cell.model.precision)
-        trained = _train(cell, engine, model, datamodule, PeakMemory(device, base_mb))
+        trained = {}
+        if cell.checkpoint is None:
+            engine = _engine(cell, device, Path(scratch), [counter], cell.model.precision)
+            trained = _train(cell, engine, model, datamodule, PeakMemory(device, base_mb))
+            trained |= {"images_trained_on": counter.images}
         with PeakMemory(device, base_mb) as memory:
             _engine(cell, device, Path(scratch), [keeper]).test(model, datamodule=datamodule, verbose=False)
-        counts = {"epochs": engine.trainer.current_epoch, "steps": engine.trainer.global_step}
     scores = keeper.scores()
     scores.save(cell.folder)
     model = model.eval().to(device)
@@ -93,9 +95,7 @@ def run_cell(cell: Cell, gpu: int = 0) -> dict[str, Any]:
         **measure_size(model),
         **trained,
         "test_memory_mb": memory.peak_mb,
-        **counts,
         "backbone": _backbone(cell, model),
-        "images_trained_on": counter.images,
         "train_images": len(datamodule.train_data),
         "test_images": len(scores.label),
         "test_defects": int(scores.label.sum()),
@@ -129,13 +129,14 @@ def _train(
     datamodule: AnomalibDataModule,
     memory: PeakMemory,
 ) -> dict[str, float]:
-    """Train, and save the last weights; returns seconds and peak memory."""
+    """Train, and save the last weights; returns seconds, peak memory, epochs and steps."""
     start = time.perf_counter()
     with memory:
         engine.fit(model, datamodule=datamodule)
     seconds = time.perf_counter() - start
     engine.trainer.save_checkpoint(cell.folder / "model.ckpt", weights_only=True)
-    return {"train_seconds": seconds, "train_memory_mb": memory.peak_mb}
+    counts = {"epochs": engine.trainer.current_epoch, "steps": engine.trainer.global_step}
+    return {"train_seconds": seconds, "train_memory_mb": memory.peak_mb, **counts}
 
 
 def _backbone(cell: Cell, model: AnomalibModule) -> str | None:

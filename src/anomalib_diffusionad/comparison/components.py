@@ -25,7 +25,7 @@ BARE = {"post_processor": False, "evaluator": False, "visualizer": False}
 
 
 def build_model(cell: Cell) -> AnomalibModule:
-    """Make the untrained model of a cell, for images of the comparison's size.
+    """Make the model of a cell, untrained or from its checkpoint, for images of the comparison's size.
 
     Args:
         cell: The cell. Its model must be a class of anomalib's kind.
@@ -34,13 +34,14 @@ def build_model(cell: Cell) -> AnomalibModule:
         The model, without post-processor, evaluator and visualizer.
 
     Raises:
-        ValueError: If the class or its arguments are wrong; the message names the model.
+        ValueError: If the class or its arguments are wrong, or the checkpoint contradicts them; the message names the
+            model.
     """
     parser, config = _parse_model(cell)
-    model = parser.instantiate_classes(config).component
-    if "image_size" not in _parameters(AnomalibModule, cell.model.class_path):
+    model = parser.instantiate_classes(config).component if cell.checkpoint is None else _load(cell)
+    if "image_size" not in _parameters(type(model)):
         model.pre_processor = model.configure_pre_processor((cell.comparison.image_size,) * 2)
-    if cell.model.backbone_weights is not None:
+    if cell.model.backbone_weights is not None and cell.checkpoint is None:
         load_backbone(model, cell.model.backbone_weights)
     return model
 
@@ -71,7 +72,7 @@ def check_components(cell: Cell) -> None:
     _parse_data(cell)
     data = cell.data
     require(
-        len(data.categories) == 1 or "category" in _parameters(AnomalibDataModule, data.class_path),
+        len(data.categories) == 1 or "category" in _parameters(_locate(AnomalibDataModule, data.class_path)),
         f"data: {data.name}: {data.class_path} has no categories. List one under categories, as the name of its line "
         f"in the report, and give each further folder as an entry of data with the same name.",
     )
@@ -94,9 +95,19 @@ def check_category_folder(datamodule: AnomalibDataModule) -> None:
         raise FileNotFoundError(msg)
 
 
+def _load(cell: Cell) -> AnomalibModule:
+    """The model of a cell with the weights of its checkpoint."""
+    component = _locate(AnomalibModule, cell.model.class_path)
+    size = {"image_size": cell.comparison.image_size} if "image_size" in _parameters(component) else {}
+    model = component.load_from_checkpoint(cell.checkpoint, map_location="cpu", **cell.model_args, **size)
+    for name in BARE:  # after loading: a checkpoint may have weights for them
+        setattr(model, name, None)
+    return model
+
+
 def _parse_model(cell: Cell) -> tuple[ArgumentParser, Namespace]:
     arguments = cell.model_args | BARE
-    parameters = _parameters(AnomalibModule, cell.model.class_path)
+    parameters = _parameters(_locate(AnomalibModule, cell.model.class_path))
     if "image_size" in parameters:
         arguments["image_size"] = cell.comparison.image_size
     if cell.model.backbone_weights is not None and "pre_trained" in parameters:
@@ -115,7 +126,7 @@ def _parse_data(cell: Cell) -> tuple[ArgumentParser, Namespace]:
         "train_batch_size": cell.model.train_batch_size,
         "eval_batch_size": cell.comparison.eval_batch_size,
     }
-    parameters = _parameters(AnomalibDataModule, cell.data.class_path)
+    parameters = _parameters(_locate(AnomalibDataModule, cell.data.class_path))
     # what a class does not have, such as Folder a category and MVTecAD2 a val_split_mode, it does not get
     ours, last = ({name: given[name] for name in given if name in parameters} for given in (defaults, fixed))
     arguments = {**ours, **cell.data.init_args, **last}
@@ -133,9 +144,13 @@ def _parse(base: type, where: str, class_path: str, arguments: dict[str, Any]) -
     return parser, config
 
 
-def _parameters(base: type, class_path: str) -> set[str]:
-    """Names of the arguments of a class, which may be named without its module, as the parser allows."""
-    component = locate(class_path) or {each.__name__: each for each in _below(base)}.get(class_path)
+def _locate(base: type, class_path: str) -> Any:  # noqa: ANN401 - whatever is there
+    """A class, which may be named without its module, as the parser allows."""
+    return locate(class_path) or {each.__name__: each for each in _below(base)}.get(class_path)
+
+
+def _parameters(component: Any) -> set[str]:  # noqa: ANN401
+    """Names of the arguments of a class."""
     return set(inspect.signature(component).parameters) if isinstance(component, type) else set()
 
 

@@ -38,6 +38,8 @@ class ModelSpec:
         precision: Lightning's precision of the training, such as ``"bf16-mixed"``. Accuracy and speed are measured in
             float32.
         backbone_weights: File with ImageNet weights of the backbone, for machines that cannot download them.
+        checkpoint: Checkpoint to test as it is, in place of a training budget; ``{category}`` and ``{seed}`` in its
+            path stand for those of the cell. ``init_args`` come before what it carries.
     """
 
     name: str
@@ -48,6 +50,7 @@ class ModelSpec:
     max_time: str | None = None
     precision: str = "32-true"
     backbone_weights: str | None = None
+    checkpoint: str | None = None
 
 
 @dataclass
@@ -136,10 +139,21 @@ class Cell:
         return {**self.model.init_args, **self.data.model_args.get(self.model.name, {})}
 
     @property
+    def checkpoint(self) -> Path | None:
+        """What is tested in place of a model trained here."""
+        path = self.model.checkpoint
+        return Path(path.replace("{category}", self.category).replace("{seed}", str(self.seed))) if path else None
+
+    @property
     def settings(self) -> dict[str, Any]:
         """All that its result depends on, as plain data."""
+        model = {**asdict(self.model), "init_args": self.model_args}
+        if self.checkpoint is None:
+            del model["checkpoint"]  # which earlier versions did not have
+        else:
+            model["checkpoint"] = [str(self.checkpoint), self.checkpoint.stat().st_mtime]
         return {
-            "model": {**asdict(self.model), "init_args": self.model_args},
+            "model": model,
             "data": {"class_path": self.data.class_path, "init_args": dict(self.data.init_args)},
             "image_size": self.comparison.image_size,
             "eval_batch_size": self.comparison.eval_batch_size,
@@ -219,9 +233,14 @@ def cells(comparison: Comparison) -> Iterator[Cell]:
 
 def _check_model(model: ModelSpec) -> None:
     _check_name(model.name, "models")
+    budget = model.max_epochs is not None or model.max_time is not None
     require(
-        model.max_epochs is not None or model.max_time is not None,
-        f"models: {model.name} has no training budget; give max_epochs or max_time.",
+        budget or model.checkpoint is not None,
+        f"models: {model.name} has no training budget; give max_epochs or max_time, or a checkpoint that exists.",
+    )
+    require(
+        not budget or model.checkpoint is None,
+        f"models: {model.name} has a checkpoint, which is not trained; leave out max_epochs and max_time.",
     )
     require(model.max_epochs is None or model.max_epochs >= 1, f"models: max_epochs of {model.name} must be positive.")
     require(
@@ -261,4 +280,8 @@ def _check_files(comparison: Comparison) -> None:
     for weights in [comparison.backbone_weights, *(model.backbone_weights for model in comparison.models)]:
         if weights is not None and not Path(weights).is_file():
             msg = f"backbone_weights: there is no file {weights}."
+            raise FileNotFoundError(msg)
+    for cell in cells(comparison):
+        if cell.checkpoint is not None and not cell.checkpoint.is_file():
+            msg = f"models: checkpoint of {cell.model.name}: there is no file {cell.checkpoint}."
             raise FileNotFoundError(msg)

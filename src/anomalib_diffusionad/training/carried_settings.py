@@ -10,7 +10,7 @@ from lightning.pytorch import LightningModule, Trainer
 
 from anomalib_diffusionad.recipes import Settings, explicit, resolve_saved
 
-from .checkpoint import check_complete, check_finite, check_fits
+from .checkpoint import check_complete, check_finite, check_fits, keeping_measures
 from .input_check import check_pre_processor
 from .last_checkpoint import LastCheckpoint
 from .thresholds import SyntheticThreshold
@@ -72,7 +72,8 @@ class CarriedSettings(AnomalibModule):
             log_settings("The checkpoint's settings are used", self.settings, before)
         if self.strict_loading:
             check_fits(checkpoint, {f"model.{name}": value for name, value in self.model.state_dict().items()})
-        super().on_load_checkpoint(checkpoint)
+        with keeping_measures(self, checkpoint):
+            super().on_load_checkpoint(checkpoint)
         check_pre_processor(self.pre_processor, self.input_size, self.settings.image_size)
         if self._trainer is not None and self.settings != before:
             set_up_again(self._trainer, self)

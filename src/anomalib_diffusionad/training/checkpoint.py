@@ -4,12 +4,14 @@
 """Checkpoint files that are complete or not there at all, and a word on those that do not fit."""
 
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
 from anomalib.engine.plugins.checkpoint_io import AnomalibCheckpointIO
+from anomalib.models import AnomalibModule
 from torch import Tensor
 
 from anomalib_diffusionad.data.files import whole_file
@@ -98,6 +100,23 @@ def check_fits(checkpoint: Mapping[str, Any], own: Mapping[str, Tensor]) -> None
             f"it, {wrong[0]} for one."
         )
     raise ValueError(msg)
+
+
+@contextmanager
+def keeping_measures(module: AnomalibModule, checkpoint: dict[str, Any]) -> Iterator[None]:
+    """Let a model in a trainer keep its evaluator and visualizer while it restores the components of a checkpoint.
+
+    They are callbacks already, and no part of what was trained: a model trained without metrics can be tested with
+    some.
+    """
+    attached, own = module._trainer is not None, (module.evaluator, module.visualizer)  # noqa: SLF001 - may be None
+    yield
+    if attached:
+        module.evaluator, module.visualizer = own
+    weights = checkpoint.get("state_dict", {})
+    for name in [name for name in weights if name.startswith("evaluator.")]:
+        del weights[name]
+    weights |= {name: value for name, value in module.state_dict().items() if name.startswith("evaluator.")}
 
 
 def check_finite(weights: Mapping[str, Tensor]) -> None:
