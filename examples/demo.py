@@ -50,7 +50,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path("demo"), help="folder to write to")
     parser.add_argument("--seed", type=int, default=0, help="seed of the training")
-    parser.add_argument("--minutes", type=float, default=3, help="length of the training")
+    parser.add_argument("--minutes", type=float, default=4, help="length of the training")
     parser.add_argument("--steps", type=int, default=-1, help="training steps at most")
     arguments = parser.parse_args()
 

@@ -109,6 +109,7 @@ VALUES: dict[str, st.SearchStrategy[Any]] = {
     "t_small": small,
     "t_big": small,
     "tau": small,
+    "t_end": small,
     "num_timesteps": st.one_of(st.just(1000), small),
     "guidance_scale": number,
     "beta_start": number,

@@ -95,14 +95,10 @@ def test_one_cycle_is_linear_for_a_tenth_and_a_cosine_after_it() -> None:
 
 
 class Watch(Callback):
-    """Learning rate of each step, and the width of the images that the U-Net saw."""
+    """Learning rate of each step."""
 
     def __init__(self) -> None:
         self.rates: list[float] = []
-        self.widths: list[int] = []
-
-    def on_train_start(self, trainer, pl_module) -> None:
-        pl_module.model.unet.stem.register_forward_pre_hook(lambda _, inputs: self.widths.append(inputs[0].shape[-1]))
 
     def on_train_batch_start(self, trainer, pl_module, *args) -> None:
         self.rates.append(trainer.optimizers[0].param_groups[0]["lr"])
