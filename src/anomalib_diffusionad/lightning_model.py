@@ -13,7 +13,7 @@ from typing import Any, Literal, cast
 import torch
 from anomalib import LearningType
 from anomalib.data import Batch, ImageBatch
-from anomalib.metrics import AUPR, AUPRO, AUROC, AnomalibMetric, Evaluator, F1Score
+from anomalib.metrics import Evaluator
 from anomalib.models.components import AnomalibModule
 from anomalib.post_processing import PostProcessor
 from anomalib.pre_processing import PreProcessor
@@ -31,7 +31,7 @@ from .export import DiffusionADExport
 from .loss import DiffusionADLoss
 from .official import load_official, model_arguments, read_official
 from .post_processor import ProbabilityPostProcessor
-from .recipes import Anomalies, LearningRateSchedule, Settings, explicit, resolve, resolve_saved
+from .recipes import Anomalies, IntensityRange, LearningRateSchedule, Settings, explicit, resolve, resolve_saved
 from .synthesis import AnomalySynthesizer
 from .torch_model import Denoising, DiffusionADModel
 
@@ -84,6 +84,9 @@ class DiffusionAD(DiffusionADExport, AnomalibModule):
             (on the object that IS-Net finds, the paper's way for objects; needs the extra ``foreground``), an IS-Net
             ONNX file or a folder with masks (none; fast auto).
         leave_out_broken: Leave images that cannot be read out of a run, with a warning, rather than refuse it (false).
+        intensity_range: What becomes 0 and 1 of grey images of more than 8 bits, of which anomalib cuts most off: two
+            numbers, or ``"full"`` (the range of the depth of the training images) or ``"percentiles"`` (of their
+            pixels). Training measures it and the checkpoint keeps it (full).
         anomalies: ``"perlin"``, the paper's shapes, or ``"broad"``: also thin, weak, structural and small ones, half of
             them on the foreground and half anywhere, drawn on the CPU (perlin).
         recipe: ``"paper"``, the paper's settings, or ``"fast"``, ours for training runs that are short of time.
@@ -129,6 +132,7 @@ class DiffusionAD(DiffusionADExport, AnomalibModule):
         self_augmentation: float | None = None,
         foreground: str | None = None,
         leave_out_broken: bool | None = None,
+        intensity_range: IntensityRange | None = None,
         anomalies: Anomalies | None = None,
         recipe: Literal["paper", "fast"] = "paper",
         pre_processor: PreProcessor | bool = True,
@@ -335,11 +339,4 @@ class DiffusionAD(DiffusionADExport, AnomalibModule):
     @staticmethod
     def configure_evaluator() -> Evaluator:
         """The paper's four metrics and F1, on images and pixels."""
-        scores, maps = ["pred_score", "gt_label"], ["anomaly_map", "gt_mask"]
-        metrics: list[AnomalibMetric] = [
-            AUROC(fields=scores, prefix="image_"),
-            F1Score(fields=["pred_label", "gt_label"], prefix="image_"),
-            *(metric(fields=maps, prefix="pixel_", strict=False) for metric in (AUROC, AUPRO, AUPR)),
-            F1Score(fields=["pred_mask", "gt_mask"], prefix="pixel_", strict=False),
-        ]
-        return Evaluator(test_metrics=metrics)
+        return Evaluator(test_metrics=training.metrics())

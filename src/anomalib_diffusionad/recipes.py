@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import Any, Literal, NamedTuple, get_args
 
 from .checks import require, require_choice, require_not_negative, require_positive
+from .data.depth import WORDS, IntensityRange, check_intensity_range
 from .torch_model import Denoising, DiffusionADModel
 
 LearningRateSchedule = Literal["constant", "one_cycle"]
@@ -62,6 +63,7 @@ class Settings(NamedTuple):
     self_augmentation: float = 0.5
     foreground: str = "none"
     leave_out_broken: bool = False
+    intensity_range: IntensityRange = "full"
     anomalies: Anomalies = "perlin"
 
     @property
@@ -112,6 +114,7 @@ class Settings(NamedTuple):
         )
         require_not_negative("segmentation_replay", self.segmentation_replay)
         require_choice("anomalies", self.anomalies, get_args(Anomalies))
+        check_intensity_range(self.intensity_range)
 
 
 RECIPES = {
@@ -142,6 +145,7 @@ OF_WEIGHTS = (
     "beta_start",
     "beta_end",
     "noise_seed",
+    "intensity_range",
 )
 
 
@@ -180,10 +184,14 @@ def resolve_saved(saved: Mapping[str, Any], given: Mapping[str, Any]) -> Setting
         ValueError: If the user gives a setting that contradicts the weights; the message names it.
     """
     own = RECIPES["paper"]._replace(**explicit(saved))
+    if given.get("intensity_range") in WORDS:  # the numbers that training found for it count
+        given = {name: value for name, value in given.items() if name != "intensity_range"}
     wanted = own._replace(**given)
     wrong = [name for name in OF_WEIGHTS if getattr(wanted, name) != getattr(own, name)]
     if wanted.widths == own.widths:  # in whatever words
         wrong = [name for name in wrong if name not in {"preset", "base_channels", "segmentation_channels"}]
+    if own.intensity_range in WORDS:  # no training image had a range
+        wrong = [name for name in wrong if name != "intensity_range"]
     there, here = (", ".join(f"{name}={getattr(each, name)!r}" for name in wrong) for each in (own, wanted))
     require(
         not wrong, f"The checkpoint was made with {there}, but {here} is given: leave it out, or use other weights."

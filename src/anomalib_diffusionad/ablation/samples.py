@@ -95,7 +95,7 @@ def synthetic_samples(paths: Sequence[str], model: DiffusionAD, settings: Settin
     """
     chosen = [paths[row] for row in evenly(len(paths), count)]
     transform = getattr(model.pre_processor, "transform", None)
-    image = torch.stack([read_as_seen(path, transform) for path in chosen])
+    image = torch.stack([read_as_seen(path, transform, settings.intensity_range) for path in chosen])
     with model.synthesizer.opened(
         settings.anomaly_source,
         settings.foreground,

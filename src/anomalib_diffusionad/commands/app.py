@@ -71,8 +71,9 @@ def examine(model: DiffusionAD, path: str | Path) -> Finding:
     Raises:
         ValueError: If the file cannot be used; the message says why.
     """
-    check_files([File(Path(path))], decode=True)
-    batch = read_as_seen(path, getattr(model.pre_processor, "transform", None))[None].to(model.device)
+    known = model.settings.intensity_range
+    check_files([File(Path(path))], decode=True, intensity_range=known)
+    batch = read_as_seen(path, getattr(model.pre_processor, "transform", None), known)[None].to(model.device)
     with torch.no_grad():
         prediction, reconstruction = model.model(batch), model.model.restore(batch)
     anomaly_map = prediction.anomaly_map[0, 0].float().cpu().numpy()

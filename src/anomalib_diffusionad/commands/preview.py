@@ -14,6 +14,7 @@ from jsonargparse import ArgumentParser
 from torch import Tensor
 
 from anomalib_diffusionad.checks import require_at_least
+from anomalib_diffusionad.data.depth import measure_range
 from anomalib_diffusionad.data.geometry import Geometry, Origin
 from anomalib_diffusionad.data.images import evenly, find_images, read_as_seen, resize_to
 from anomalib_diffusionad.lightning_model import DiffusionAD
@@ -76,7 +77,10 @@ def preview(
     settings = _settings(sections.get("model"), overrides)
     paths = _image_paths(data, sections.get("data"))
     chosen = [paths[number] for number in evenly(len(paths), count)]
-    image = torch.stack([read_as_seen(path, resize_to(settings.image_size)) for path in chosen])
+    known = settings.intensity_range
+    if isinstance(known, str):
+        known = measure_range(paths, known) or known
+    image = torch.stack([read_as_seen(path, resize_to(settings.image_size), known) for path in chosen])
     steps = _synthesise(image, chosen, settings, seed)
     Path(out).parent.mkdir(parents=True, exist_ok=True)
     draw_sheet(_tiles(image, chosen, steps), len(COLUMNS), SIDE, COLUMNS).save(out, format="PNG")

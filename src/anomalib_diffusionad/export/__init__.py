@@ -104,7 +104,7 @@ class DiffusionADExport(ExportMixin):
     def _facts(self) -> dict[str, str]:
         """What a program that runs the graph has to know."""
         model = cast("Any", self)
-        return facts(model.post_processor, model.model.image_size)
+        return facts(model.post_processor, model.model.image_size, model.settings.intensity_range)
 
     def _compress_ov_model(
         self,

@@ -11,11 +11,13 @@ from anomalib_diffusionad.visualization.table import PredictionTable
 from anomalib_diffusionad.visualization.visualizer import HeatMapVisualizer
 
 from .checkpoint import check_complete, check_finite, check_fits
+from .file_reading import FileReading
 from .finite_loss import FiniteLoss, ShownLoss
 from .input_check import InputCheck, check_pre_processor, check_values
 from .labels import TestClasses
 from .last_checkpoint import LastCheckpoint
 from .linear_fit import LinearFit
+from .metrics import metrics
 from .progress import Progress, one_cycle
 from .randomness import StepRandomness
 from .replay import SegmentationReplay
@@ -34,6 +36,7 @@ __all__ = [
     "check_values",
     "finish_checkpoint",
     "log_settings",
+    "metrics",
     "one_cycle",
     "set_up_again",
     "synthesis_inputs",
@@ -57,6 +60,7 @@ def callbacks_for(randomness: StepRandomness) -> list[Callback]:
         LinearFit(),
         SegmentationReplay(),
         InputCheck(),
+        FileReading(),
         TestClasses(),
         PredictionTable(),
     ]

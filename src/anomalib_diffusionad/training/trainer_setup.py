@@ -21,6 +21,7 @@ from anomalib_diffusionad.hardware import computes_bfloat16, keep_freed_memory
 from anomalib_diffusionad.recipes import Settings
 
 from .checkpoint import AtomicCheckpointIO
+from .file_reading import FileReading
 
 logger = logging.getLogger(__name__)
 
@@ -144,6 +145,9 @@ def set_up_again(trainer: Trainer, module: AnomalibModule) -> None:
     datamodule, stage = getattr(trainer, "datamodule", None), trainer.state.fn
     if isinstance(datamodule, AnomalibDataModule):
         datamodule.setup(stage)  # splits nothing a second time
+    for callback in trainer.callbacks:  # type: ignore[attr-defined]
+        if isinstance(callback, FileReading):
+            callback.setup(trainer, module, str(stage))
     module.teardown(str(stage))
     module.setup(str(stage))
 

@@ -17,6 +17,7 @@ from matplotlib.figure import Figure
 from PIL.Image import Image
 from torch import Tensor
 
+from anomalib_diffusionad.data.depth import file_is_deep
 from anomalib_diffusionad.torch_model import DiffusionADModel
 
 from .names import ImageNames, are_files, derived_name
@@ -46,7 +47,8 @@ class HeatMapVisualizer(ImageVisualizer):
         if batch_idx == 0 and dataloader_idx == 0:
             self._names = ImageNames()
         names = self._names(batch, trainer)
-        if are_files(batch):
+        files = are_files(batch)
+        if files and not any(file_is_deep(name) for name in names):
             super().on_test_batch_end(trainer, pl_module, outputs, batch, batch_idx, dataloader_idx)
             return
         folder = Path(self.output_dir or Path(trainer.default_root_dir) / "images")
@@ -55,7 +57,8 @@ class HeatMapVisualizer(ImageVisualizer):
             shown = {field: getattr(item, field) for field in FIELDS}
             drawn = self.visualize(ImageItem(**shown))  # what it is made for; frames are other items
             if isinstance(drawn, Image):
-                drawn.save(folder / name)
+                # written as PNG: the suffix of a deep image may be of a format that takes no colours
+                drawn.save(picture_path(trainer, name, folder).with_suffix(".png") if files else folder / name)
 
 
 class ReconstructionVisualizer(Visualizer):
@@ -131,19 +134,24 @@ class ReconstructionVisualizer(Visualizer):
 
     def _path(self, trainer: Trainer, image_path: str) -> Path:
         """Where the picture of an image goes; another image never has the same place."""
-        datamodule = getattr(trainer, "datamodule", None)
-        heat_map = generate_output_filename(
-            input_path=image_path,
-            output_path=self.output_dir or Path(trainer.default_root_dir) / "images",
-            dataset_name=getattr(datamodule, "name", None),
-            category=getattr(datamodule, "category", None),
-        )
+        heat_map = picture_path(trainer, image_path, self.output_dir or Path(trainer.default_root_dir) / "images")
         path = heat_map.with_name(derived_name(heat_map.stem, SUFFIX))
         number = 1
         while self._written.setdefault(path, image_path) != image_path:
             number += 1
             path = heat_map.with_name(derived_name(heat_map.stem, f"_{number}{SUFFIX}"))
         return path
+
+
+def picture_path(trainer: Trainer, image_path: str, folder: str | Path) -> Path:
+    """Where anomalib's picture of an image file goes."""
+    datamodule = getattr(trainer, "datamodule", None)
+    return generate_output_filename(
+        input_path=image_path,
+        output_path=folder,
+        dataset_name=getattr(datamodule, "name", None),
+        category=getattr(datamodule, "category", None),
+    )
 
 
 def _titles(names: list[str], batch: Any, threshold: float | None) -> list[str]:  # noqa: ANN401 - of any kind
