@@ -22,6 +22,8 @@ pytestmark = pytest.mark.usefixtures("shallow_unet")
 # a value of each setting that is no recipe's; together they make a small model
 OTHERS = {
     "image_size": 64,
+    "tile_size": None,
+    "tile_overlap": 0.5,
     "preset": "tiny",
     "base_channels": 64,
     "segmentation_channels": 4,
@@ -140,7 +142,9 @@ def test_choices_of_inference_that_are_given_come_first(trained, tmp_path: Path,
 @pytest.mark.parametrize("name", sorted(set(OF_WEIGHTS) - {"base_channels"}))
 def test_what_contradicts_the_weights_is_refused_by_name(trained, tmp_path: Path, name: str) -> None:
     path, _, folder = trained
-    value = {"preset": "small", "image_size": 96, "intensity_range": (0.0, 900.0)}.get(name, getattr(Settings(), name))
+    value = {"preset": "small", "image_size": 96, "tile_size": 96, "intensity_range": (0.0, 900.0)}.get(
+        name, getattr(Settings(), name)
+    )
     value = 8 if name == "segmentation_channels" else value
     also = {"base_channels": 96} if name == "preset" else {}
     expected = rf"made with .*{name}=.*but .*{name}=.*is given"

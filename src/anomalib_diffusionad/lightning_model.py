@@ -43,6 +43,9 @@ class DiffusionAD(DiffusionADExport, AnomalibModule):
 
     Args:
         image_size: Height and width of the images in pixels, a multiple of 32 from 64 to 512 (256; fast 128).
+        tile_size: Height and width of tiles in pixels: the networks see random crops of this size in training and slide
+            over images afterwards. Images keep their resolution, and ``image_size`` does not count.
+        tile_overlap: Share of a tile that it has in common with the next, in [0, 0.75] (0.25).
         preset: Size of the networks: ``"paper"`` (160 M parameters), ``"small"`` (40 M), ``"tiny"`` (8 M) or
             ``"compact"`` (10 M on folded pixels, with a linear denoiser to start from) (paper; fast tiny).
         base_channels: Width of the U-Net in place of the preset's, a multiple of 32.
@@ -106,6 +109,8 @@ class DiffusionAD(DiffusionADExport, AnomalibModule):
     def __init__(
         self,
         image_size: int | None = None,
+        tile_size: int | None = None,
+        tile_overlap: float | None = None,
         preset: Literal["paper", "small", "tiny", "compact"] | None = None,
         base_channels: int | None = None,
         segmentation_channels: int | None = None,
@@ -143,7 +148,7 @@ class DiffusionAD(DiffusionADExport, AnomalibModule):
         given = explicit(locals())
         settings = resolve(recipe, given)
         if pre_processor is True:
-            pre_processor = self.configure_pre_processor((settings.image_size, settings.image_size))
+            pre_processor = training.make_pre_processor(settings)
         super().__init__(pre_processor, post_processor, evaluator, visualizer)
         self.given = given
         self._use(settings)
@@ -151,7 +156,7 @@ class DiffusionAD(DiffusionADExport, AnomalibModule):
         self._shown_loss = training.ShownLoss()
         self._synthesis = ExitStack()
         self._progress: training.Progress | None = None
-        training.check_pre_processor(self.pre_processor, self.input_size, settings.image_size)
+        training.check_pre_processor(self.pre_processor, self.input_size, settings)
 
     def _use(self, settings: Settings) -> None:
         """Make the networks that settings describe, and have checkpoints carry the settings."""
@@ -232,7 +237,8 @@ class DiffusionAD(DiffusionADExport, AnomalibModule):
         """
         settings, generator = self.settings, self.randomness.generator(self, batch_idx)
         paths = getattr(batch, "image_path", None)
-        image, mask, label = self.synthesizer(batch.image, paths, self.global_step, generator)
+        foreground = getattr(batch, "foreground", None)
+        image, mask, label = self.synthesizer(batch.image, paths, self.global_step, generator, foreground)
         clean = cast("torch.Tensor", batch.image)
         if self._progress is not None and self._progress(self.global_step) < settings.coarse_training:
             image, clean, mask = avg_pool2d(image, 2), avg_pool2d(clean, 2), max_pool2d(mask, 2)
@@ -303,7 +309,7 @@ class DiffusionAD(DiffusionADExport, AnomalibModule):
         if self.strict_loading:
             training.check_fits(checkpoint, {f"model.{name}": value for name, value in self.model.state_dict().items()})
         super().on_load_checkpoint(checkpoint)
-        training.check_pre_processor(self.pre_processor, self.input_size, self.settings.image_size)
+        training.check_pre_processor(self.pre_processor, self.input_size, self.settings)
         if self._trainer is not None and self.settings != before:
             training.set_up_again(self._trainer, self)
 

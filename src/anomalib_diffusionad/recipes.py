@@ -37,6 +37,8 @@ class Settings(NamedTuple):
     """Arguments of ``DiffusionAD``, which documents them; the values here are the paper's."""
 
     image_size: int = 256
+    tile_size: int | None = None
+    tile_overlap: float = 0.25
     preset: str = "paper"
     base_channels: int | None = None
     segmentation_channels: int | None = None
@@ -138,6 +140,7 @@ RECIPES = {
 # what the weights were made with; the other settings may change after training
 OF_WEIGHTS = (
     "image_size",
+    "tile_size",
     "preset",
     "base_channels",
     "segmentation_channels",
@@ -162,6 +165,8 @@ def resolve(recipe: str, given: Mapping[str, Any]) -> Settings:
     require_choice("recipe", recipe, RECIPES)
     own = explicit(given)
     settings = RECIPES[recipe]._replace(**own)
+    if settings.tile_size is not None:  # the networks see tiles
+        settings = settings._replace(image_size=settings.tile_size)
     if "coarse_training" not in own and not settings.halves:
         settings = settings._replace(coarse_training=0.0)
     settings.check()
@@ -187,6 +192,8 @@ def resolve_saved(saved: Mapping[str, Any], given: Mapping[str, Any]) -> Setting
     if given.get("intensity_range") in WORDS:  # the numbers that training found for it count
         given = {name: value for name, value in given.items() if name != "intensity_range"}
     wanted = own._replace(**given)
+    if wanted.tile_size is not None:
+        wanted = wanted._replace(image_size=wanted.tile_size)
     wrong = [name for name in OF_WEIGHTS if getattr(wanted, name) != getattr(own, name)]
     if wanted.widths == own.widths:  # in whatever words
         wrong = [name for name in wrong if name not in {"preset", "base_channels", "segmentation_channels"}]

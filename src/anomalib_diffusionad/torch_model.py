@@ -3,6 +3,7 @@
 
 """The two networks of DiffusionAD and how they score an image. No training loop, no data."""
 
+from collections.abc import Callable
 from typing import Literal, NamedTuple, get_args
 
 import torch
@@ -14,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
 from .checks import require, require_at_least, require_choice, require_not_negative
+from .data.tiles import slide
 from .diffusion import add_noise, denoise_step, guide, linear_alpha_bar, predict_image, predict_noise
 from .linear_denoiser import LinearDenoiser
 from .unet import NUM_GROUPS, DenoisingUNet
@@ -21,6 +23,7 @@ from .unet import NUM_GROUPS, DenoisingUNet
 Denoising = Literal["norm_guided", "one_step", "iterative"]
 MIN_IMAGE_SIZE, MAX_IMAGE_SIZE, SIZE_MULTIPLE = 64, 512, 32
 PATCHES = (1, 2, 4)
+MAX_OVERLAP = 0.75
 
 
 class Reconstruction(NamedTuple):
@@ -59,6 +62,9 @@ class DiffusionADModel(nn.Module):
         smoothing_sigma: Standard deviation in pixels of the Gaussian that smooths the map; 0 for none.
         noise_seed: Seed of the inference noise. It is drawn once, kept as a buffer and the same for every image, so
             that an image always gets the same score.
+        tile_size: Height and width of tiles through which the model looks at images of any size, in place of
+            ``image_size``; None for whole images.
+        tile_overlap: Share of a tile that it has in common with the next, in [0, 0.75].
         gradient_checkpointing: In training, keep less of the U-Net's activations and compute them anew on the way back.
 
     Raises:
@@ -83,9 +89,14 @@ class DiffusionADModel(nn.Module):
         top_k: int = 50,
         smoothing_sigma: float = 0.0,
         noise_seed: int = 0,
+        tile_size: int | None = None,
+        tile_overlap: float = 0.25,
         gradient_checkpointing: bool = False,
     ) -> None:
         super().__init__()
+        image_size = image_size if tile_size is None else tile_size
+        require(0 <= tile_overlap <= MAX_OVERLAP, f"tile_overlap must lie in [0, {MAX_OVERLAP}], got {tile_overlap}.")
+        self.tiled, self.tile_overlap = tile_size is not None, tile_overlap
         _check_sizes(image_size, base_channels, segmentation_channels)
         for name, value in (("patch", patch), ("segmentation_patch", segmentation_patch)):
             require_choice(name, value, PATCHES)
@@ -126,18 +137,32 @@ class DiffusionADModel(nn.Module):
         """Score images. Meant for evaluation mode; in training mode batch statistics would mix the images.
 
         Args:
-            image: ``(B, 3, image_size, image_size)`` RGB in [0, 1], or ``(B, 1, ...)`` grey.
+            image: ``(B, 3, image_size, image_size)`` RGB in [0, 1], or ``(B, 1, ...)`` grey; with tiles of any size.
 
         Returns:
-            ``pred_score`` ``(B,)``, the mean of the ``top_k`` highest pixels of ``anomaly_map``
-            ``(B, 1, image_size, image_size)``; both are probabilities in [0, 1].
+            ``pred_score`` ``(B,)``, the mean of the ``top_k`` highest pixels of ``anomaly_map`` ``(B, 1, H, W)``; both
+            are probabilities in [0, 1].
 
         Raises:
             ValueError: If the images have another size.
         """
         image = self._check_image(image)
-        anomaly_map = self.segment(image, self.restore(image))
+        anomaly_map = self.through_tiles(lambda tile: self.segment(tile, self.restore(tile)), image)
         return InferenceBatch(pred_score=image_score(anomaly_map, self.top_k), anomaly_map=anomaly_map)
+
+    def through_tiles(self, look: Callable[[Tensor], Tensor], image: Tensor) -> Tensor:
+        """Look at images through tiles, if the model has them, and blend what is seen; see :func:`slide`.
+
+        Args:
+            look: Gives for images ``(N, 3, h, w)`` of the size of the networks maps ``(N, C, h, w)``.
+            image: ``(B, 3, H, W)`` in [0, 1].
+
+        Returns:
+            Maps ``(B, C, H, W)``.
+        """
+        if not self.tiled or torch.compiler.is_exporting():  # a graph is of tiles
+            return look(image)
+        return slide(look, image, self.image_size, self.tile_overlap)
 
     def restore(self, image: Tensor) -> Tensor:
         """Reconstruct images at the fixed time steps, with the fixed noise, by the chosen paradigm.
@@ -271,7 +296,7 @@ class DiffusionADModel(nn.Module):
     def _check_image(self, image: Tensor) -> Tensor:
         size = self.image_size
         require(
-            image.dim() == 4 and image.shape[1] in {1, 3} and tuple(image.shape[2:]) == (size, size),
+            image.dim() == 4 and image.shape[1] in {1, 3} and (self.tiled or tuple(image.shape[2:]) == (size, size)),
             f"The model needs images of shape (batch, 3, {size}, {size}), got {tuple(image.shape)}. Resize them, or "
             f"make the model with another image_size.",
         )

@@ -151,6 +151,7 @@ def score_files(model: DiffusionAD, files: list[Path], batch_size: int) -> Score
     if not files:
         return None
     transform = getattr(model.pre_processor, "transform", None)
+    batch_size = 1 if model.model.tiled else batch_size  # they may be of different sizes
     scores, peaks = [], []
     for start in tqdm(range(0, len(files), batch_size), desc="Calibration"):
         chosen = files[start : start + batch_size]

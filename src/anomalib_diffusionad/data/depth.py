@@ -9,10 +9,10 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-from anomalib.data.utils import read_image
 from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
+from torchvision.transforms.v2.functional import to_dtype, to_image
 from torchvision.tv_tensors import Image as TVImage
 
 from anomalib_diffusionad.checks import require
@@ -47,33 +47,45 @@ def is_deep(image: Image.Image) -> bool:
 
 
 def read_float(path: str | Path, intensity_range: IntensityRange = "full") -> Tensor:
-    """Read an image file as RGB, float32 ``(3, H, W)`` in [0, 1].
+    """Read an image file as RGB, float32 ``(3, H, W)`` in [0, 1]; arguments and errors as of :func:`decode`."""
+    return as_rgb(decode(path, intensity_range))
+
+
+def decode(path: str | Path, intensity_range: IntensityRange = "full") -> Tensor:
+    """Read an image file in as little memory as holds what a model sees of it.
 
     Grey images of more than 8 bits are mapped by ``intensity_range``; what lies beyond it is black or white. All
-    others are what anomalib reads: 8 bits divided by 255, without alpha, palettes and other colour spaces as RGB, the
-    first page of several, as stored where an EXIF tag turns the image in viewers.
+    others are what anomalib reads: 8 bits, without alpha, palettes and other colour spaces as RGB, the first page of
+    several, as stored where an EXIF tag turns the image in viewers.
 
     Args:
         path: The file.
         intensity_range: What becomes 0 and what becomes 1. A word stands for what is known without other images: 0 to
             65535 for whole numbers, 0 to 1 for others.
 
+    Returns:
+        uint8 ``(3, H, W)``, or of a deep image float32 ``(1, H, W)`` in [0, 1].
+
     Raises:
         ValueError: If the image has values that are not finite, or whose range is not known.
     """
     with Image.open(path) as image:
         if not is_deep(image):
-            return read_image(path, as_tensor=True)  # type: ignore[return-value]
+            return to_image(image.convert("RGB")).as_subclass(Tensor)
         try:
-            grey = scaled(np.asarray(image), intensity_range)
+            return torch.from_numpy(scaled(np.asarray(image), intensity_range))[None]
         except ValueError as error:
             msg = f"The image {path} cannot be used: {error}."
             raise ValueError(msg) from error
-    return TVImage(torch.from_numpy(grey).expand(3, -1, -1).contiguous())
+
+
+def as_rgb(pixels: Tensor) -> Tensor:
+    """What :func:`decode` gives as RGB, float32 ``(3, H, W)`` in [0, 1]."""
+    return TVImage(to_dtype(pixels, torch.float32, scale=True).expand(3, -1, -1).contiguous())
 
 
 def scaled(values: NDArray[Any], intensity_range: IntensityRange = "full") -> NDArray[np.float32]:
-    """Map the values of a grey image of any type to [0, 1], float32; arguments and errors as of :func:`read_float`."""
+    """Map the values of a grey image of any type to [0, 1], float32; arguments and errors as of :func:`decode`."""
     low, high = _extremes(values)
     span = _span_of_a_kind(values, low, high) if isinstance(intensity_range, str) else intensity_range
     require(

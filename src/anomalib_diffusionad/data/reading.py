@@ -4,7 +4,7 @@
 """Has anomalib's datasets read their files in another way, for the time of a run."""
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -21,15 +21,23 @@ class Reader:
     """How files are read. All datasets of a run share one.
 
     Attributes:
-        intensity_range: As :func:`~anomalib_diffusionad.data.depth.read_float` takes it.
+        intensity_range: As :func:`~anomalib_diffusionad.data.depth.decode` takes it.
+        items_a_file: Items that a dataset has of each file.
+        collate: Puts items together; None for the dataset's own way.
     """
 
     intensity_range: IntensityRange = "full"
+    items_a_file = 1
+    collate: Callable[[list[Any]], Any] | None = None
 
     def read(self, path: str | Path, as_tensor: bool = False) -> Tensor | NDArray[np.float32]:
         """What stands in for anomalib's ``read_image``."""
         image = read_float(path, self.intensity_range)
         return image if as_tensor else image.permute(1, 2, 0).numpy()
+
+    def finish(self, item: Any) -> Any:  # noqa: ANN401 - an item of any kind
+        """What becomes of the item that was read last."""
+        return item
 
 
 def read_with(dataset: Any, reader: Reader) -> None:  # noqa: ANN401 - any dataset
@@ -42,7 +50,8 @@ def read_with(dataset: Any, reader: Reader) -> None:  # noqa: ANN401 - any datas
         dataset.reader = reader
     elif _modules(own):
         dataset.reader = reader
-        methods = {"__getitem__": _getitem, "__reduce_ex__": _reduce, "reads_as": own}
+        methods = {"__getitem__": _getitem, "__len__": _len, "__reduce_ex__": _reduce, "reads_as": own}
+        methods |= {"collate_fn": property(_collate_fn)} if hasattr(own, "collate_fn") else {}
         dataset.__class__ = type(own.__name__, (own,), methods)
 
 
@@ -55,7 +64,15 @@ def read_as_before(dataset: Any) -> None:  # noqa: ANN401
 
 def _getitem(self: Any, row: int) -> Any:  # noqa: ANN401 - an item of any kind
     with _in_place_of_anomalibs(self.reads_as, self.reader):
-        return self.reads_as.__getitem__(self, row)
+        return self.reader.finish(self.reads_as.__getitem__(self, row // self.reader.items_a_file))
+
+
+def _len(self: Any) -> int:  # noqa: ANN401
+    return self.reads_as.__len__(self) * self.reader.items_a_file
+
+
+def _collate_fn(self: Any) -> Callable[[list[Any]], Any]:  # noqa: ANN401
+    return self.reader.collate or super(type(self), self).collate_fn
 
 
 def _reduce(self: Any, _protocol: Any) -> tuple[Any, ...]:  # noqa: ANN401

@@ -22,7 +22,7 @@ from .progress import Progress, one_cycle
 from .randomness import StepRandomness
 from .replay import SegmentationReplay
 from .thresholds import SyntheticThreshold
-from .trainer_setup import TrainerSetup, log_settings, set_up_again, synthesis_inputs
+from .trainer_setup import TrainerSetup, log_settings, make_pre_processor, set_up_again, synthesis_inputs
 
 __all__ = [
     "HeatMapVisualizer",
@@ -36,6 +36,7 @@ __all__ = [
     "check_values",
     "finish_checkpoint",
     "log_settings",
+    "make_pre_processor",
     "metrics",
     "one_cycle",
     "set_up_again",

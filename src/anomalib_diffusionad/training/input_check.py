@@ -26,6 +26,7 @@ from anomalib_diffusionad.checks import require
 from anomalib_diffusionad.data.depth import IntensityRange, exceeds, is_deep, scaled
 from anomalib_diffusionad.data.geometry import origin_of
 from anomalib_diffusionad.data.images import check_same_way_up, is_hidden
+from anomalib_diffusionad.recipes import Settings
 
 logger = logging.getLogger(__name__)
 
@@ -64,7 +65,7 @@ class InputCheck(Callback):
         Raises:
             ValueError: If the pre-processor does not fit, there is no training image, or a file cannot be used.
         """
-        check_pre_processor(pl_module.pre_processor, pl_module.input_size, pl_module.model.image_size)
+        check_pre_processor(pl_module.pre_processor, pl_module.input_size, pl_module.settings)
         datasets = datasets_of(trainer, stage)
         leave_out_hidden(datasets.values())
         if pl_module.settings.leave_out_broken:
@@ -89,6 +90,8 @@ class InputCheck(Callback):
             FileNotFoundError: If a mask is missing.
             ValueError: If masks of files cannot fit the images.
         """
+        if pl_module.settings.tile_size is not None:
+            return  # crops bring theirs along
         dataset = getattr(trainer.train_dataloader, "dataset", None)
         origin = origin_of(dataset, getattr(pl_module.pre_processor, "transform", None))
         pl_module.synthesizer.expect(origin)
@@ -134,7 +137,8 @@ class InputCheck(Callback):
             ValueError: If it is not the model's.
         """
         del trainer, batch_idx, dataloader_idx
-        check_shape(batch.image, pl_module.model.image_size)
+        if pl_module.settings.tile_size is None:
+            check_shape(batch.image, pl_module.model.image_size)
 
     on_test_batch_start = on_predict_batch_start = on_validation_batch_start
 
@@ -266,17 +270,18 @@ def check_values(image: Tensor) -> None:
         raise ValueError(msg)
 
 
-def check_pre_processor(pre_processor: Any, input_size: tuple[int, int] | None, image_size: int) -> None:  # noqa: ANN401
+def check_pre_processor(pre_processor: Any, input_size: tuple[int, int] | None, settings: Settings) -> None:  # noqa: ANN401
     """Refuse a pre-processor that normalises, or makes images of another size than the model's.
 
     Args:
         pre_processor: That of a model; None for none.
         input_size: Height and width of the images it makes; None if they are not fixed.
-        image_size: That of the model.
+        settings: Those of the model.
 
     Raises:
         ValueError: If it does; the message says what to do.
     """
+    image_size = settings.image_size
     transform = getattr(pre_processor, "transform", None)
     if transform is None:
         return
@@ -284,6 +289,10 @@ def check_pre_processor(pre_processor: Any, input_size: tuple[int, int] | None, 
         not extract_transforms_by_type(transform, Normalize),
         "The pre_processor contains Normalize, but DiffusionAD works on images in [0, 1]: remove it, or leave "
         "pre_processor at its default.",
+    )
+    require(
+        settings.tile_size is None or input_size is None,
+        "With tile_size images keep their resolution: leave pre_processor at its default, which does not resize.",
     )
     require(
         input_size is None or tuple(input_size) == (image_size, image_size),

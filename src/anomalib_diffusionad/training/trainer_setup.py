@@ -12,11 +12,13 @@ from typing import Any
 from anomalib.data import AnomalibDataModule
 from anomalib.engine.plugins.checkpoint_io import AnomalibCheckpointIO
 from anomalib.models import AnomalibModule
+from anomalib.pre_processing import PreProcessor
 from lightning.fabric.plugins import TorchCheckpointIO
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.cli import SaveConfigCallback
 
 from anomalib_diffusionad.checks import require
+from anomalib_diffusionad.data.images import resize_to
 from anomalib_diffusionad.hardware import computes_bfloat16, keep_freed_memory
 from anomalib_diffusionad.recipes import Settings
 
@@ -135,6 +137,11 @@ def log_settings(what: str, settings: Settings, others: Settings) -> None:
     pairs = zip(settings._asdict().items(), others, strict=True)
     changed = [f"{name}={value!r}" for (name, value), other in pairs if value != other]
     logger.info("%s: %s.", what, ", ".join(changed) or "no difference")
+
+
+def make_pre_processor(settings: Settings) -> PreProcessor:
+    """Resizes images to what the networks see; leaves them as they are where these look through tiles."""
+    return PreProcessor(None if settings.tile_size is not None else resize_to(settings.image_size))
 
 
 def set_up_again(trainer: Trainer, module: AnomalibModule) -> None:
