@@ -31,7 +31,7 @@ from .export import DiffusionADExport
 from .loss import DiffusionADLoss
 from .official import load_official, model_arguments, read_official
 from .post_processor import ProbabilityPostProcessor
-from .recipes import Anomalies, IntensityRange, LearningRateSchedule, Settings, explicit, resolve, resolve_saved
+from .recipes import Anomalies, IntensityRange, LearningRateSchedule, Settings, Size, explicit, resolve, resolve_saved
 from .synthesis import AnomalySynthesizer
 from .torch_model import Denoising, DiffusionADModel
 
@@ -42,7 +42,8 @@ class DiffusionAD(DiffusionADExport, AnomalibModule):
     An argument that is None has its recipe's value. Brackets give the paper's and, where it differs, the fast one's.
 
     Args:
-        image_size: Height and width of the images in pixels, a multiple of 32 from 64 to 512 (256; fast 128).
+        image_size: Height and width of the images in pixels, or one number for both: multiples of 32, at least 64 and
+            together at most 512 x 512 (256; fast 128).
         tile_size: Height and width of tiles in pixels: the networks see random crops of this size in training and slide
             over images afterwards. Images keep their resolution, and ``image_size`` does not count.
         tile_overlap: Share of a tile that it has in common with the next, in [0, 0.75] (0.25).
@@ -108,8 +109,8 @@ class DiffusionAD(DiffusionADExport, AnomalibModule):
 
     def __init__(
         self,
-        image_size: int | None = None,
-        tile_size: int | None = None,
+        image_size: Size | None = None,
+        tile_size: Size | None = None,
         tile_overlap: float | None = None,
         preset: Literal["paper", "small", "tiny", "compact"] | None = None,
         base_channels: int | None = None,

@@ -9,6 +9,7 @@ from typing import Any, Literal, NamedTuple, get_args
 
 from .checks import require, require_choice, require_not_negative, require_positive
 from .data.depth import WORDS, IntensityRange, check_intensity_range
+from .data.tiles import Size, as_size, sides
 from .torch_model import Denoising, DiffusionADModel
 
 LearningRateSchedule = Literal["constant", "one_cycle"]
@@ -36,8 +37,8 @@ PRESETS = {
 class Settings(NamedTuple):
     """Arguments of ``DiffusionAD``, which documents them; the values here are the paper's."""
 
-    image_size: int = 256
-    tile_size: int | None = None
+    image_size: Size = 256
+    tile_size: Size | None = None
     tile_overlap: float = 0.25
     preset: str = "paper"
     base_channels: int | None = None
@@ -71,7 +72,8 @@ class Settings(NamedTuple):
     @property
     def halves(self) -> bool:
         """Whether the networks can be trained at half the resolution."""
-        return self.image_size % 64 == 0 and self.image_size >= 128 and not self.widths.components
+        fits = all(side % 64 == 0 and side >= 128 for side in sides(self.image_size))
+        return fits and not self.widths.components
 
     @property
     def widths(self) -> Widths:
@@ -175,7 +177,8 @@ def resolve(recipe: str, given: Mapping[str, Any]) -> Settings:
 
 def explicit(given: Mapping[str, Any]) -> dict[str, Any]:
     """The settings among ``given`` that are not None."""
-    return {name: given[name] for name in Settings._fields if given.get(name) is not None}
+    own = {name: given[name] for name in Settings._fields if given.get(name) is not None}
+    return own | {name: as_size(own[name]) for name in ("image_size", "tile_size") if name in own}
 
 
 def resolve_saved(saved: Mapping[str, Any], given: Mapping[str, Any]) -> Settings:

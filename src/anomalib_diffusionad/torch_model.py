@@ -3,6 +3,7 @@
 
 """The two networks of DiffusionAD and how they score an image. No training loop, no data."""
 
+import math
 from collections.abc import Callable
 from typing import Literal, NamedTuple, get_args
 
@@ -15,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
 from .checks import require, require_at_least, require_choice, require_not_negative
-from .data.tiles import slide
+from .data.tiles import Size, as_size, sides, slide
 from .diffusion import add_noise, denoise_step, guide, linear_alpha_bar, predict_image, predict_noise
 from .linear_denoiser import LinearDenoiser
 from .unet import NUM_GROUPS, DenoisingUNet
@@ -43,7 +44,8 @@ class DiffusionADModel(nn.Module):
     """Denoising U-Net and segmentation network.
 
     Args:
-        image_size: Height and width of the images in pixels, a multiple of 32 from 64 to 512.
+        image_size: Height and width of the images in pixels, or one number for both: multiples of 32, at least 64 and
+            together at most 512 x 512.
         base_channels: Width of the U-Net, a multiple of 32.
         segmentation_channels: Width of the segmentation network.
         patch: Pixels along each axis that the U-Net folds into channels; 1 is the paper's.
@@ -73,7 +75,7 @@ class DiffusionADModel(nn.Module):
 
     def __init__(
         self,
-        image_size: int = 256,
+        image_size: Size = 256,
         base_channels: int = 128,
         segmentation_channels: int = 64,
         patch: int = 1,
@@ -89,19 +91,19 @@ class DiffusionADModel(nn.Module):
         top_k: int = 50,
         smoothing_sigma: float = 0.0,
         noise_seed: int = 0,
-        tile_size: int | None = None,
+        tile_size: Size | None = None,
         tile_overlap: float = 0.25,
         gradient_checkpointing: bool = False,
     ) -> None:
         super().__init__()
-        image_size = image_size if tile_size is None else tile_size
+        image_size = as_size(image_size if tile_size is None else tile_size)
         require(0 <= tile_overlap <= MAX_OVERLAP, f"tile_overlap must lie in [0, {MAX_OVERLAP}], got {tile_overlap}.")
         self.tiled, self.tile_overlap = tile_size is not None, tile_overlap
         _check_sizes(image_size, base_channels, segmentation_channels)
         for name, value in (("patch", patch), ("segmentation_patch", segmentation_patch)):
             require_choice(name, value, PATCHES)
         require(
-            image_size % (SIZE_MULTIPLE * segmentation_patch) == 0,
+            all(side % (SIZE_MULTIPLE * segmentation_patch) == 0 for side in sides(image_size)),
             f"image_size must be a multiple of {SIZE_MULTIPLE * segmentation_patch} with segmentation_patch="
             f"{segmentation_patch}, got {image_size}.",
         )
@@ -128,7 +130,7 @@ class DiffusionADModel(nn.Module):
         alpha_bar = linear_alpha_bar(num_timesteps, beta_start, beta_end)
         self.register_buffer("alpha_bar", alpha_bar.float(), persistent=False)
         generator = torch.Generator().manual_seed(noise_seed)
-        noise = torch.randn(2, 3, image_size, image_size, generator=generator)
+        noise = torch.randn(2, 3, *sides(image_size), generator=generator)
         self.register_buffer("noise", noise)
         self.alpha_bar: Tensor
         self.noise: Tensor
@@ -294,10 +296,10 @@ class DiffusionADModel(nn.Module):
         return x.clamp(-1, 1)
 
     def _check_image(self, image: Tensor) -> Tensor:
-        size = self.image_size
+        height, width = sides(self.image_size)
         require(
-            image.dim() == 4 and image.shape[1] in {1, 3} and (self.tiled or tuple(image.shape[2:]) == (size, size)),
-            f"The model needs images of shape (batch, 3, {size}, {size}), got {tuple(image.shape)}. Resize them, or "
+            image.dim() == 4 and image.shape[1] in {1, 3} and (self.tiled or tuple(image.shape[2:]) == (height, width)),
+            f"The model needs images of shape (batch, 3, {height}, {width}), got {tuple(image.shape)}. Resize them, or "
             f"make the model with another image_size.",
         )
         return image.expand(-1, 3, -1, -1)
@@ -318,11 +320,12 @@ def image_score(anomaly_map: Tensor, top_k: int) -> Tensor:
     return pixels.topk(min(top_k, pixels.shape[1]), dim=1).values.mean(dim=1)
 
 
-def _check_sizes(image_size: int, base_channels: int, segmentation_channels: int) -> None:
+def _check_sizes(image_size: Size, base_channels: int, segmentation_channels: int) -> None:
     require(
-        image_size % SIZE_MULTIPLE == 0 and MIN_IMAGE_SIZE <= image_size <= MAX_IMAGE_SIZE,
-        f"image_size must be a multiple of {SIZE_MULTIPLE} from {MIN_IMAGE_SIZE} to {MAX_IMAGE_SIZE}, "
-        f"got {image_size}.",
+        all(side % SIZE_MULTIPLE == 0 and side >= MIN_IMAGE_SIZE for side in sides(image_size))
+        and math.prod(sides(image_size)) <= MAX_IMAGE_SIZE**2,
+        f"image_size must be a multiple of {SIZE_MULTIPLE} from {MIN_IMAGE_SIZE} to {MAX_IMAGE_SIZE}, or "
+        f"[height, width] of such multiples that have no more pixels together, got {image_size}.",
     )
     require(
         base_channels >= NUM_GROUPS and base_channels % NUM_GROUPS == 0,
@@ -344,8 +347,8 @@ def _check_inference(
     require_at_least("top_k", top_k, 1)
 
 
-def _check_smoothing(smoothing_sigma: float, image_size: int) -> None:
+def _check_smoothing(smoothing_sigma: float, image_size: Size) -> None:
     require(
-        0 <= smoothing_sigma <= image_size / 8,
+        0 <= smoothing_sigma <= min(sides(image_size)) / 8,
         f"smoothing_sigma must lie between 0 and an eighth of image_size={image_size} pixels, got {smoothing_sigma}.",
     )

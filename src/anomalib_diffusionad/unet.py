@@ -13,6 +13,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 from torch.utils.checkpoint import checkpoint
 
+from .data.tiles import Size, sides
+
 NUM_GROUPS = 32
 NUM_HEADS = 4
 NUM_RESIDUAL_BLOCKS = 2
@@ -213,7 +215,8 @@ class DenoisingUNet(nn.Module):
     """Predicts the noise in an image, given the image and its time step.
 
     Args:
-        image_size: Height and width in pixels, a multiple of 32. It sets the depth and which levels have attention.
+        image_size: Height and width in pixels, multiples of 32; one number for both. They set the depth and which
+            levels have attention.
         base_channels: Width of the first level, a multiple of 32.
         patch: Pixels along each axis that are folded into channels before the first level and unfolded after the last:
             the work falls with its square. 1 is the paper's.
@@ -224,7 +227,7 @@ class DenoisingUNet(nn.Module):
 
     def __init__(
         self,
-        image_size: int = 256,
+        image_size: Size = 256,
         base_channels: int = 128,
         patch: int = 1,
         in_channels: int = 3,
@@ -234,10 +237,11 @@ class DenoisingUNet(nn.Module):
         super().__init__()
         self.gradient_checkpointing = gradient_checkpointing
         self.patch = patch
-        multipliers = channel_multipliers(image_size) if patch == 1 else FOLDED_MULTIPLIERS
+        side = math.isqrt(math.prod(sides(image_size)))  # of a square with as many pixels
+        multipliers = channel_multipliers(side) if patch == 1 else FOLDED_MULTIPLIERS
         resolutions = ATTENTION_RESOLUTIONS if patch == 1 else FOLDED_ATTENTION
         widths = [multiplier * base_channels for multiplier in multipliers]
-        attention = [image_size // patch // 2**level in resolutions for level in range(len(widths))]
+        attention = [side // patch // 2**level in resolutions for level in range(len(widths))]
         embedding = 4 * base_channels
 
         self.time_embedding = TimeEmbedding(base_channels)

@@ -14,6 +14,7 @@ from PIL import Image
 from torch import Tensor
 
 from anomalib_diffusionad.data.images import read_as_seen
+from anomalib_diffusionad.data.tiles import sides
 from anomalib_diffusionad.hardware import keep_freed_memory
 from anomalib_diffusionad.lightning_model import DiffusionAD
 from anomalib_diffusionad.torch_model import image_score
@@ -129,9 +130,11 @@ def make_page(gradio: ModuleType, model: DiffusionAD, name: str) -> Any:  # noqa
     def decide(finding: Finding | None, threshold: float) -> tuple[Any, ...]:
         return (None, "") if finding is None else (marked(finding, threshold), verdict(finding, threshold))
 
-    size, tiles = model.model.image_size, "tiles of " if model.model.tiled else ""
+    (height, width), tiles = sides(model.model.image_size), "tiles of " if model.model.tiled else ""
     with gradio.Blocks(title="DiffusionAD", analytics_enabled=False) as page:
-        gradio.Markdown(f"## DiffusionAD\n\n{name}, {tiles}{size} x {size} pixels, {model.model.denoising} denoising")
+        gradio.Markdown(
+            f"## DiffusionAD\n\n{name}, {tiles}{height} x {width} pixels, {model.model.denoising} denoising"
+        )
         finding = gradio.State()
         with gradio.Row():
             image = gradio.Image(label="Image", type="filepath", image_mode=None, sources=["upload"], height=SIDE)
@@ -157,7 +160,9 @@ def _import_gradio() -> ModuleType:
 
 
 def _enlarged(small: Image.Image) -> Image.Image:
-    return small.resize((SIDE, SIDE), Image.Resampling.BICUBIC) if max(small.size) < SIDE else small
+    scale = SIDE / max(small.size)
+    size = (max(1, round(small.width * scale)), max(1, round(small.height * scale)))
+    return small.resize(size, Image.Resampling.BICUBIC) if scale > 1 else small
 
 
 def _legend() -> str:

@@ -19,6 +19,7 @@ from anomalib_diffusionad.data.crops import CropReader
 from anomalib_diffusionad.data.depth import measure_range
 from anomalib_diffusionad.data.geometry import Geometry, Origin
 from anomalib_diffusionad.data.images import evenly, find_images, read_as_seen, resize_to
+from anomalib_diffusionad.data.tiles import Size
 from anomalib_diffusionad.lightning_model import DiffusionAD
 from anomalib_diffusionad.recipes import Anomalies, Settings, resolve
 from anomalib_diffusionad.synthesis import AnomalySynthesizer
@@ -42,8 +43,8 @@ def preview(
     anomaly_source: str | None = None,
     self_augmentation: float | None = None,
     anomalies: Anomalies | None = None,
-    image_size: int | None = None,
-    tile_size: int | None = None,
+    image_size: Size | None = None,
+    tile_size: Size | None = None,
     count: int = 8,
     seed: int = 0,
 ) -> None:

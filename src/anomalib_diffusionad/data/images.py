@@ -18,6 +18,7 @@ from torchvision.transforms.v2 import Resize
 from anomalib_diffusionad.checks import require
 
 from .depth import IntensityRange, is_deep, read_float, stretched
+from .tiles import Size, sides
 
 logger = logging.getLogger(__name__)
 
@@ -119,9 +120,9 @@ def as_seen(image: Tensor, mask: Tensor | None, transform: Transform | None) -> 
     return image.as_subclass(Tensor).expand(3, -1, -1), mask
 
 
-def resize_to(size: int) -> Transform:
-    """The transform of DiffusionAD's own pre-processor, to a square of ``size`` pixels."""
-    return Resize((size, size), antialias=True)
+def resize_to(size: Size) -> Transform:
+    """The transform of DiffusionAD's own pre-processor, to height and width in pixels, or one number for both."""
+    return Resize(sides(size), antialias=True)
 
 
 def evenly(available: int, count: int) -> NDArray[np.int64]:

@@ -4,6 +4,7 @@
 """Looks at large images through tiles that overlap, and blends what is seen there without seams."""
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,6 +20,14 @@ PIXELS_AT_ONCE = {"cpu": 2**18, "cuda": 2**21}
 # weight of a tile at its very edge, where there may be no other
 LEAST_WEIGHT = 1e-3
 PATIENCE = 10.0  # seconds before a bar shows progress
+
+
+def as_size(value: Any) -> Any:  # noqa: ANN401
+    """A size as it is written and compared: one number where both sides are equal, else height and width."""
+    if not isinstance(value, (list, tuple)) or len(value) != 2:
+        return value
+    height, width = value
+    return height if height == width else (height, width)
 
 
 def sides(size: Size) -> tuple[int, int]:

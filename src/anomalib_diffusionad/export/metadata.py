@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree as ET
 
+from anomalib_diffusionad.data.tiles import sides
 from anomalib_diffusionad.recipes import Settings
 
 SECTION = "diffusion_ad"
@@ -24,7 +25,10 @@ def facts(post_processor: Any, settings: Settings) -> dict[str, str]:  # noqa: A
         ``resize``, which the graph does itself; and, with a post-processor, ``image_threshold`` and
         ``pixel_threshold``, above which ``pred_label`` and ``pred_mask`` are true.
     """
-    found = {"image_size": str(settings.image_size), "resize": "bilinear, antialiased, in the graph"}
+    found = {
+        "image_size": " ".join(map(str, dict.fromkeys(sides(settings.image_size)))),
+        "resize": "bilinear, antialiased, in the graph",
+    }
     if settings.tile_size is not None:
         found |= {"resize": "none", "tile_overlap": f"{settings.tile_overlap:.9g}", "top_k": str(settings.top_k)}
     if not isinstance(settings.intensity_range, str):

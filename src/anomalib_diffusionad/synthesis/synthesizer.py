@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from anomalib_diffusionad.checks import require, require_choice, require_share
 from anomalib_diffusionad.data.dtd import download_dtd
 from anomalib_diffusionad.data.geometry import Origin
+from anomalib_diffusionad.data.tiles import Size
 from anomalib_diffusionad.recipes import Anomalies
 
 from .appearance import anomalous_appearance
@@ -95,7 +96,7 @@ class AnomalySynthesizer(nn.Module):
         self,
         anomaly_source: str | None,
         foreground: str,
-        image_size: int,
+        image_size: Size,
         *,
         origin: Origin | None = None,
         mask_cache: Path | None = None,

@@ -26,6 +26,7 @@ from anomalib_diffusionad.checks import require
 from anomalib_diffusionad.data.depth import IntensityRange, exceeds, is_deep, scaled
 from anomalib_diffusionad.data.geometry import origin_of
 from anomalib_diffusionad.data.images import check_same_way_up, is_hidden
+from anomalib_diffusionad.data.tiles import Size, sides
 from anomalib_diffusionad.recipes import Settings
 
 logger = logging.getLogger(__name__)
@@ -229,7 +230,7 @@ def find_problems(
     return {file.path: f"{file.path}: {problem}" for file, problem in zip(files, problems, strict=True) if problem}
 
 
-def check_shape(image: Tensor, image_size: int) -> None:
+def check_shape(image: Tensor, image_size: Size) -> None:
     """Refuse a batch that the model cannot take.
 
     Args:
@@ -237,7 +238,7 @@ def check_shape(image: Tensor, image_size: int) -> None:
         image_size: Height and width that the model is for, in pixels.
 
     Raises:
-        ValueError: If they are not ``(B, 3, image_size, image_size)``; the message says what to do.
+        ValueError: If they are not ``(B, 3, *image_size)``; the message says what to do.
     """
     require(
         image.ndim != 5,
@@ -245,8 +246,8 @@ def check_shape(image: Tensor, image_size: int) -> None:
         f"datamodule's clip_length_in_frames to 1.",
     )
     require(
-        image.shape[1:] == (3, image_size, image_size),
-        f"A batch holds images of shape {tuple(image.shape[1:])}, but the model needs (3, {image_size}, {image_size}): "
+        image.shape[1:] == (3, *sides(image_size)),
+        f"A batch holds images of shape {tuple(image.shape[1:])}, but the model needs {(3, *sides(image_size))}: "
         f"leave pre_processor at its default, which resizes images of any size, or have yours resize to height and "
         f"width; or set image_size.",
     )
@@ -295,7 +296,7 @@ def check_pre_processor(pre_processor: Any, input_size: tuple[int, int] | None, 
         "With tile_size images keep their resolution: leave pre_processor at its default, which does not resize.",
     )
     require(
-        input_size is None or tuple(input_size) == (image_size, image_size),
+        input_size is None or tuple(input_size) == sides(image_size),
         f"The pre_processor makes images of {input_size and tuple(input_size)} pixels, but image_size is {image_size}: "
         f"set image_size to the size you want and leave pre_processor at its default.",
     )
