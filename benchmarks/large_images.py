@@ -26,7 +26,6 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 from torch import Tensor
 
 from anomalib_diffusionad import DiffusionAD
-from anomalib_diffusionad.data.depth import read_float
 from anomalib_diffusionad.data.images import read_as_seen
 from anomalib_diffusionad.data.made.large_surface import draw_surface, make_large_surface
 from anomalib_diffusionad.data.tiles import starts
@@ -86,28 +85,33 @@ def quality(arguments: argparse.Namespace) -> None:
                 )
 
 
-@torch.no_grad()
+def write_one(path: Path, height: int, width: int) -> None:
+    """Write a normal image, of copies of a smaller one: drawing takes more memory than looking."""
+    part, _ = draw_surface(np.random.default_rng(0), None, (1000, 1000))
+    copies = (-(-height // 1000), -(-width // 1000))
+    Image.fromarray(np.tile(part, copies)[:height, :width]).save(path, compress_level=1)
+
+
 def huge(arguments: argparse.Namespace) -> None:
-    """One large normal image, as ``predict`` reads it; untrained networks cost the same."""
+    """One large normal image through ``predict``, with its picture; untrained networks cost the same."""
     with tempfile.TemporaryDirectory() as root:
         path = Path(root) / "huge.png"
-        image, _ = draw_surface(np.random.default_rng(0), None, (arguments.height, arguments.width))
-        Image.fromarray(image).save(path, compress_level=1)
-        del image
-        model = DiffusionAD(recipe="fast", preset=arguments.preset, tile_size=arguments.size, visualizer=False).eval()
+        write_one(path, arguments.height, arguments.width)
+        sizes = {"preset": arguments.preset, "tile_size": arguments.size, "denoising": arguments.denoising}
+        model = DiffusionAD(recipe="fast", smoothing_sigma=0.0, **sizes)
         before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
         start, used = time.perf_counter(), time.process_time()
-        found = model.model(read_float(path)[None].as_subclass(Tensor))
+        (found,) = Engine(default_root_dir=root, **QUIET).predict(model, data_path=path)
         wall, used = time.perf_counter() - start, time.process_time() - used
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-    field = found.anomaly_map[0, 0]
+    field = found.anomaly_map.reshape(arguments.height, arguments.width)
     first = starts(arguments.height, arguments.size, model.model.tile_overlap)
     steps = field.diff(dim=0).abs().mean(dim=1)  # from each row to the next
     edges = np.concatenate([first[1:], first[:-1] + arguments.size]) - 1
     low, high = field.min(), field.max()
     print(f"{wall:.0f} s, {used:.0f} s of processor time, peak {peak:.2f} GiB ({before:.2f} before)")
     at_edges, all_over = (float(each / (high - low)) for each in (steps[edges].max(), steps.median()))
-    print(f"largest step at an edge of tiles {at_edges:.4%} of the range, usual step {all_over:.4%}")
+    print(f"largest step at an edge of tiles {at_edges:.4%} of the range of the map, usual step {all_over:.4%}")
 
 
 def main() -> None:
@@ -116,6 +120,7 @@ def main() -> None:
     parser.add_argument("what", choices=("quality", "huge"))
     parser.add_argument("--preset", default="compact")
     parser.add_argument("--size", type=int, default=256, help="of images or tiles, in pixels")
+    parser.add_argument("--denoising", default="norm_guided", help="of huge")
     parser.add_argument("--steps", type=int, default=600)
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--seeds", type=int, default=3)
