@@ -23,9 +23,11 @@ from PIL import Image
 
 from anomalib_diffusionad.comparison.config import load_comparison
 from anomalib_diffusionad.data import demo
+from anomalib_diffusionad.data.tiles import slide
+from anomalib_diffusionad.torch_model import image_score
 from anomalib_diffusionad.training import thresholds
 
-from .conftest import ROOT, make_smoothing_model
+from .conftest import ROOT, make_model, make_smoothing_model
 
 EXAMPLES = ROOT / "examples"
 
@@ -125,3 +127,38 @@ def test_the_server_answers_images_and_refuses_the_rest(exported: tuple[Path, Pa
     with pytest.raises(HTTPError, match="400"):
         urllib.request.urlopen(url, data=b"no image")
     server.shutdown()
+
+
+def test_merging_tiles_in_numpy_is_what_the_model_does() -> None:
+    pytest.importorskip("onnxruntime")
+    example = load("tiles_onnx")
+    generator = torch.Generator().manual_seed(0)
+    for shape, tile, overlap in (((100, 170), (32, 64), 0.25), ((20, 90), (32, 32), 0.5), ((64, 64), (64, 64), 0.0)):
+        image, kernel = (torch.rand(size, generator=generator) for size in ((1, 3, *shape), (1, 1, *tile)))
+
+        def look(tiles: torch.Tensor, kernel: torch.Tensor = kernel) -> torch.Tensor:
+            return tiles.mean(dim=1, keepdim=True) * kernel  # something else in each place of a tile
+
+        def run(tiles: np.ndarray) -> np.ndarray:
+            return look(torch.from_numpy(tiles)).numpy()
+
+        expected = slide(look, image, tile, overlap)[0, 0]
+        found = example.merge(run, image[0].numpy(), tile, overlap)
+        np.testing.assert_allclose(found, expected.numpy(), rtol=0, atol=1e-5)
+        assert example.image_score(found, 50) == pytest.approx(float(image_score(expected[None, None], 50)), abs=1e-5)
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("shallow_unet")
+def test_a_graph_of_tiles_finds_what_the_model_finds(tmp_path: Path) -> None:
+    onnxruntime = pytest.importorskip("onnxruntime")
+    pytest.importorskip("onnxscript")
+    model = make_model(tile_size=64, top_k=20).eval()
+    session = onnxruntime.InferenceSession(model.to_onnx(tmp_path), providers=["CPUExecutionProvider"])
+    pixels = np.random.default_rng(0).integers(0, 255, (90, 150, 3), dtype=np.uint8)
+    score, anomaly_map, facts = load("tiles_onnx").look(session, Image.fromarray(pixels))
+    with torch.no_grad():
+        expected = model(torch.from_numpy(pixels).permute(2, 0, 1)[None] / 255)
+    np.testing.assert_allclose(anomaly_map, expected.anomaly_map[0, 0].numpy(), rtol=0, atol=1e-3)
+    assert score == pytest.approx(float(expected.pred_score), abs=1e-3)
+    assert facts["image_size"] == "64"

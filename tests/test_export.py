@@ -33,6 +33,7 @@ from anomalib_diffusionad.export.compression import (
 from anomalib_diffusionad.export.metadata import facts
 from anomalib_diffusionad.export.resizing import resize
 from anomalib_diffusionad.post_processor import ProbabilityPostProcessor
+from anomalib_diffusionad.recipes import Settings
 
 from .conftest import SIZE, make_datamodule, make_model, make_smoothing_model, write_folder
 
@@ -117,10 +118,17 @@ def test_thresholds_and_size_travel_with_the_graph(exported_files: tuple[Path, P
 def test_facts_have_the_thresholds_in_use() -> None:
     post_processor = ProbabilityPostProcessor(image_sensitivity=0.6)
     post_processor.set_thresholds(image=0.3, pixel=0.25)
-    values = facts(post_processor, 128)
+    values = facts(post_processor, Settings(image_size=128))
     assert float(values["image_threshold"]) == pytest.approx(0.2)
     assert float(values["pixel_threshold"]) == pytest.approx(0.25)
-    assert "image_threshold" not in facts(None, 128)
+    assert "image_threshold" not in facts(None, Settings())
+
+
+def test_facts_of_tiles_and_deep_images_are_there_where_they_count() -> None:
+    assert not {"tile_overlap", "top_k", "intensity_range"} & set(facts(None, Settings()))
+    values = facts(None, Settings(image_size=64, tile_size=64, tile_overlap=0.5, intensity_range=(0.0, 4095.0)))
+    assert (values["tile_overlap"], values["top_k"], values["resize"]) == ("0.5", "50", "none")
+    assert values["intensity_range"] == "0 4095"
 
 
 def test_openvino_does_not_copy_maps_from_one_layout_to_another(openvino_file: Path) -> None:

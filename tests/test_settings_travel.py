@@ -22,6 +22,8 @@ pytestmark = pytest.mark.usefixtures("shallow_unet")
 # a value of each setting that is no recipe's; together they make a small model
 OTHERS = {
     "image_size": 64,
+    "tile_size": None,
+    "tile_overlap": 0.5,
     "preset": "tiny",
     "base_channels": 64,
     "segmentation_channels": 4,
@@ -50,6 +52,7 @@ OTHERS = {
     "self_augmentation": 0.25,
     "foreground": "random",
     "leave_out_broken": True,
+    "intensity_range": (10.0, 900.0),
     "anomalies": "broad",
 }
 
@@ -141,7 +144,9 @@ def test_choices_of_inference_that_are_given_come_first(trained, tmp_path: Path,
 @pytest.mark.parametrize("name", sorted(set(OF_WEIGHTS) - {"base_channels"}))
 def test_what_contradicts_the_weights_is_refused_by_name(trained, tmp_path: Path, name: str) -> None:
     path, _, folder = trained
-    value = {"preset": "small", "image_size": 96}.get(name, getattr(Settings(), name))
+    value = {"preset": "small", "image_size": 96, "tile_size": 96, "intensity_range": (0.0, 900.0)}.get(
+        name, getattr(Settings(), name)
+    )
     value = 8 if name == "segmentation_channels" else value
     also = {"base_channels": 96} if name == "preset" else {}
     expected = rf"made with .*{name}=.*but .*{name}=.*is given"
@@ -155,6 +160,12 @@ def test_what_contradicts_the_weights_is_refused_by_name(trained, tmp_path: Path
 def test_the_same_widths_in_other_words_are_no_contradiction(trained) -> None:
     path, _, _ = trained
     assert DiffusionAD.load_from_checkpoint(path, preset="small", base_channels=64, visualizer=False) is not None
+
+
+def test_a_word_for_the_intensity_range_is_no_contradiction(trained) -> None:
+    path, _, _ = trained
+    model = DiffusionAD.load_from_checkpoint(path, intensity_range="percentiles", visualizer=False)
+    assert model.settings.intensity_range == (10.0, 900.0)
 
 
 def test_a_model_loaded_before_takes_the_settings_of_another_checkpoint(trained, tmp_path: Path) -> None:

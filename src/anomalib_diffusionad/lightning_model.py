@@ -14,7 +14,7 @@ from typing import Any, Literal, cast
 import torch
 from anomalib import LearningType
 from anomalib.data import Batch, ImageBatch
-from anomalib.metrics import AUPR, AUPRO, AUROC, AnomalibMetric, Evaluator, F1Score
+from anomalib.metrics import Evaluator
 from anomalib.models.components import AnomalibModule
 from anomalib.post_processing import PostProcessor
 from anomalib.pre_processing import PreProcessor
@@ -32,9 +32,11 @@ from .official import load_official, model_arguments, read_official
 from .post_processor import ProbabilityPostProcessor
 from .recipes import (
     Anomalies,
+    IntensityRange,
     LearningRateSchedule,
     OptimizerName,
     Settings,
+    Size,
     explicit,
     resolve,
 )
@@ -48,7 +50,11 @@ class DiffusionAD(DiffusionADExport, training.CarriedSettings, AnomalibModule):
     An argument that is None has its recipe's value. Brackets give the paper's and, where it differs, the fast one's.
 
     Args:
-        image_size: Height and width of the images in pixels, a multiple of 32 from 64 to 512 (256; fast 128).
+        image_size: Height and width of the images in pixels, or one number for both: multiples of 32, at least 64 and
+            together at most 512 x 512 (256; fast 128).
+        tile_size: Height and width of tiles in pixels: the networks see random crops of this size in training and slide
+            over images afterwards. Images keep their resolution, and ``image_size`` does not count.
+        tile_overlap: Share of a tile that it has in common with the next, in [0, 0.75] (0.25).
         preset: Size of the networks: ``"paper"`` (160 M parameters), ``"small"`` (40 M), ``"tiny"`` (8 M) or
             ``"compact"`` (2 M on folded pixels, with a linear denoiser to start from) (paper; fast compact).
         base_channels: Width of the U-Net in place of the preset's, a multiple of 32.
@@ -92,6 +98,9 @@ class DiffusionAD(DiffusionADExport, training.CarriedSettings, AnomalibModule):
             (on the object that IS-Net finds, the paper's way for objects; needs the extra ``foreground``), an IS-Net
             ONNX file or a folder with masks (none; fast auto).
         leave_out_broken: Leave images that cannot be read out of a run, with a warning, rather than refuse it (false).
+        intensity_range: What becomes 0 and 1 of grey images of more than 8 bits, of which anomalib cuts most off: two
+            numbers, or ``"full"`` (the range of the depth of the training images) or ``"percentiles"`` (of their
+            pixels). Training measures it and the checkpoint keeps it (full).
         anomalies: ``"perlin"``, the paper's shapes, or ``"broad"``: also thin, weak, structural and small ones, half of
             them on the foreground and half anywhere, drawn on the CPU (perlin; fast broad).
         recipe: ``"paper"``, the paper's settings, or ``"fast"``, ours for training runs that are short of time.
@@ -110,7 +119,9 @@ class DiffusionAD(DiffusionADExport, training.CarriedSettings, AnomalibModule):
 
     def __init__(
         self,
-        image_size: int | None = None,
+        image_size: Size | None = None,
+        tile_size: Size | None = None,
+        tile_overlap: float | None = None,
         preset: Literal["paper", "small", "tiny", "compact"] | None = None,
         base_channels: int | None = None,
         segmentation_channels: int | None = None,
@@ -139,6 +150,7 @@ class DiffusionAD(DiffusionADExport, training.CarriedSettings, AnomalibModule):
         self_augmentation: float | None = None,
         foreground: str | None = None,
         leave_out_broken: bool | None = None,
+        intensity_range: IntensityRange | None = None,
         anomalies: Anomalies | None = None,
         recipe: Literal["paper", "fast"] = "paper",
         pre_processor: PreProcessor | bool = True,
@@ -149,7 +161,7 @@ class DiffusionAD(DiffusionADExport, training.CarriedSettings, AnomalibModule):
         given = explicit(locals())
         settings = resolve(recipe, given)
         if pre_processor is True:
-            pre_processor = self.configure_pre_processor((settings.image_size, settings.image_size))
+            pre_processor = training.make_pre_processor(settings)
         super().__init__(pre_processor, post_processor, evaluator, visualizer)
         self.given = given
         self._use(settings)
@@ -157,7 +169,7 @@ class DiffusionAD(DiffusionADExport, training.CarriedSettings, AnomalibModule):
         self._linear_fit = training.LinearFit()
         self._shown_loss = training.ShownLoss()
         self._synthesis = ExitStack()
-        training.check_pre_processor(self.pre_processor, self.input_size, settings.image_size)
+        training.check_pre_processor(self.pre_processor, self.input_size, settings)
 
     def _use(self, settings: Settings) -> None:
         """Make the networks that settings describe, and have checkpoints carry the settings."""
@@ -220,7 +232,8 @@ class DiffusionAD(DiffusionADExport, training.CarriedSettings, AnomalibModule):
         """
         settings, generator = self.settings, self.randomness.generator(self, batch_idx)
         paths = getattr(batch, "image_path", None)
-        image, mask, label = self.synthesizer(batch.image, paths, self.global_step, generator)
+        foreground = getattr(batch, "foreground", None)
+        image, mask, label = self.synthesizer(batch.image, paths, self.global_step, generator, foreground)
         clean = cast("torch.Tensor", batch.image)
         if self._linear_fit.any_pose:
             image, clean, mask = training.turn_each(torch.cat([image, clean, mask], 1), generator).split([3, 3, 1], 1)
@@ -297,11 +310,4 @@ class DiffusionAD(DiffusionADExport, training.CarriedSettings, AnomalibModule):
     @staticmethod
     def configure_evaluator() -> Evaluator:
         """The paper's four metrics and F1, on images and pixels."""
-        scores, maps = ["pred_score", "gt_label"], ["anomaly_map", "gt_mask"]
-        metrics: list[AnomalibMetric] = [
-            AUROC(fields=scores, prefix="image_"),
-            F1Score(fields=["pred_label", "gt_label"], prefix="image_"),
-            *(metric(fields=maps, prefix="pixel_", strict=False) for metric in (AUROC, AUPRO, AUPR)),
-            F1Score(fields=["pred_mask", "gt_mask"], prefix="pixel_", strict=False),
-        ]
-        return Evaluator(test_metrics=metrics)
+        return Evaluator(test_metrics=training.metrics())

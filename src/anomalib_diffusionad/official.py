@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 from torch.serialization import safe_globals
 
+from .data.tiles import sides
 from .torch_model import DiffusionADModel
 
 KEYS = ("unet_model_state_dict", "seg_model_state_dict", "args")
@@ -139,7 +140,7 @@ def to_official(model: DiffusionADModel, args: Mapping[str, Any] | None = None, 
         Dictionary for ``torch.save``.
     """
     known = {
-        "img_size": [model.image_size, model.image_size],
+        "img_size": list(sides(model.image_size)),
         "T": len(model.alpha_bar),
         "base_channels": model.unet.stem.out_channels,
         "eval_normal_t": model.t_small,

@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from typing import Any, Literal, NamedTuple, get_args
 
 from .checks import require, require_choice, require_not_negative, require_positive
+from .data.depth import WORDS, IntensityRange, check_intensity_range
+from .data.tiles import Size, as_size
 from .loss import MaskLoss
 from .torch_model import Denoising, DiffusionADModel
 
@@ -35,7 +37,9 @@ PRESETS = {
 class Settings(NamedTuple):
     """Arguments of ``DiffusionAD``, which documents them; the values here are the paper's."""
 
-    image_size: int = 256
+    image_size: Size = 256
+    tile_size: Size | None = None
+    tile_overlap: float = 0.25
     preset: str = "paper"
     base_channels: int | None = None
     segmentation_channels: int | None = None
@@ -64,6 +68,7 @@ class Settings(NamedTuple):
     self_augmentation: float = 0.5
     foreground: str = "none"
     leave_out_broken: bool = False
+    intensity_range: IntensityRange = "full"
     anomalies: Anomalies = "perlin"
 
     @property
@@ -110,6 +115,7 @@ class Settings(NamedTuple):
         require_choice("learning_rate_schedule", self.learning_rate_schedule, ("constant", "one_cycle"))
         require_not_negative("segmentation_replay", self.segmentation_replay)
         require_choice("anomalies", self.anomalies, get_args(Anomalies))
+        check_intensity_range(self.intensity_range)
 
 
 RECIPES = {
@@ -138,6 +144,7 @@ RECIPES = {
 # what the weights were made with; the other settings may change after training
 OF_WEIGHTS = (
     "image_size",
+    "tile_size",
     "preset",
     "base_channels",
     "segmentation_channels",
@@ -145,6 +152,7 @@ OF_WEIGHTS = (
     "beta_start",
     "beta_end",
     "noise_seed",
+    "intensity_range",
 )
 
 
@@ -160,13 +168,16 @@ def resolve(recipe: str, given: Mapping[str, Any]) -> Settings:
     """
     require_choice("recipe", recipe, RECIPES)
     settings = RECIPES[recipe]._replace(**explicit(given))
+    if settings.tile_size is not None:  # the networks see tiles
+        settings = settings._replace(image_size=settings.tile_size)
     settings.check()
     return settings
 
 
 def explicit(given: Mapping[str, Any]) -> dict[str, Any]:
     """The settings among ``given`` that are not None."""
-    return {name: given[name] for name in Settings._fields if given.get(name) is not None}
+    own = {name: given[name] for name in Settings._fields if given.get(name) is not None}
+    return own | {name: as_size(own[name]) for name in ("image_size", "tile_size") if name in own}
 
 
 def resolve_saved(saved: Mapping[str, Any], given: Mapping[str, Any]) -> Settings:
@@ -180,10 +191,16 @@ def resolve_saved(saved: Mapping[str, Any], given: Mapping[str, Any]) -> Setting
         ValueError: If the user gives a setting that contradicts the weights; the message names it.
     """
     own = RECIPES["paper"]._replace(**explicit(saved))
+    if given.get("intensity_range") in WORDS:  # the numbers that training found for it count
+        given = {name: value for name, value in given.items() if name != "intensity_range"}
     wanted = own._replace(**given)
+    if wanted.tile_size is not None:
+        wanted = wanted._replace(image_size=wanted.tile_size)
     wrong = [name for name in OF_WEIGHTS if getattr(wanted, name) != getattr(own, name)]
     if wanted.widths == own.widths:  # in whatever words
         wrong = [name for name in wrong if name not in {"preset", "base_channels", "segmentation_channels"}]
+    if own.intensity_range in WORDS:  # no training image had a range
+        wrong = [name for name in wrong if name != "intensity_range"]
     there, here = (", ".join(f"{name}={getattr(each, name)!r}" for name in wrong) for each in (own, wanted))
     require(
         not wrong, f"The checkpoint was made with {there}, but {here} is given: leave it out, or use other weights."

@@ -3,6 +3,7 @@
 
 """The two networks of DiffusionAD and how they score an image. No training loop, no data."""
 
+import math
 from collections.abc import Callable
 from typing import Literal, NamedTuple, get_args
 
@@ -15,6 +16,7 @@ from torch import Tensor, nn
 
 from .checks import require, require_at_least, require_choice, require_not_negative
 from .compact import CompactSegmentation, CompactUNet, LinearDenoiser
+from .data.tiles import Size, as_size, sides, slide
 from .diffusion import add_noise, denoise_step, guide, linear_alpha_bar, predict_image, predict_noise
 from .unet import NUM_GROUPS, DenoisingUNet
 
@@ -24,6 +26,7 @@ LinearEstimate = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 MIN_IMAGE_SIZE, MAX_IMAGE_SIZE, SIZE_MULTIPLE = 64, 512, 32
 # a pixel of an anomaly that compact networks should remove counts as much as this many others
 ANOMALY_WEIGHT = 5
+MAX_OVERLAP = 0.75
 
 
 class Reconstruction(NamedTuple):
@@ -43,7 +46,8 @@ class DiffusionADModel(nn.Module):
     """Denoising U-Net and segmentation network.
 
     Args:
-        image_size: Height and width of the images in pixels, a multiple of 32 from 64 to 512.
+        image_size: Height and width of the images in pixels, or one number for both: multiples of 32, at least 64 and
+            together at most 512 x 512.
         base_channels: Width of the U-Net, a multiple of 32.
         segmentation_channels: Width of the segmentation network.
         compact: Networks for short training runs in place of the paper's: a linear denoiser of the training images, to
@@ -62,6 +66,9 @@ class DiffusionADModel(nn.Module):
         smoothing_sigma: Standard deviation in pixels of the Gaussian that smooths the map; 0 for none.
         noise_seed: Seed of the inference noise. It is drawn once, kept as a buffer and the same for every image, so
             that an image always gets the same score.
+        tile_size: Height and width of tiles through which the model looks at images of any size, in place of
+            ``image_size``; None for whole images.
+        tile_overlap: Share of a tile that it has in common with the next, in [0, 0.75].
         gradient_checkpointing: In training, keep less of the U-Net's activations and compute them anew on the way back.
 
     Raises:
@@ -70,7 +77,7 @@ class DiffusionADModel(nn.Module):
 
     def __init__(
         self,
-        image_size: int = 256,
+        image_size: Size = 256,
         base_channels: int = 128,
         segmentation_channels: int = 64,
         compact: bool = False,
@@ -84,9 +91,14 @@ class DiffusionADModel(nn.Module):
         top_k: int = 50,
         smoothing_sigma: float = 0.0,
         noise_seed: int = 0,
+        tile_size: Size | None = None,
+        tile_overlap: float = 0.25,
         gradient_checkpointing: bool = False,
     ) -> None:
         super().__init__()
+        image_size = as_size(image_size if tile_size is None else tile_size)
+        require(0 <= tile_overlap <= MAX_OVERLAP, f"tile_overlap must lie in [0, {MAX_OVERLAP}], got {tile_overlap}.")
+        self.tiled, self.tile_overlap = tile_size is not None, tile_overlap
         _check_sizes(image_size, base_channels, segmentation_channels)
         _check_inference(t_small, t_big, num_timesteps, guidance_scale, denoising, top_k)
         _check_smoothing(smoothing_sigma, image_size)
@@ -112,7 +124,7 @@ class DiffusionADModel(nn.Module):
         alpha_bar = linear_alpha_bar(num_timesteps, beta_start, beta_end)
         self.register_buffer("alpha_bar", alpha_bar.float(), persistent=False)
         generator = torch.Generator().manual_seed(noise_seed)
-        noise = torch.randn(2, 3, image_size, image_size, generator=generator)
+        noise = torch.randn(2, 3, *sides(image_size), generator=generator)
         self.register_buffer("noise", noise)
         self.alpha_bar: Tensor
         self.noise: Tensor
@@ -121,18 +133,32 @@ class DiffusionADModel(nn.Module):
         """Score images. Meant for evaluation mode; in training mode batch statistics would mix the images.
 
         Args:
-            image: ``(B, 3, image_size, image_size)`` RGB in [0, 1], or ``(B, 1, ...)`` grey.
+            image: ``(B, 3, image_size, image_size)`` RGB in [0, 1], or ``(B, 1, ...)`` grey; with tiles of any size.
 
         Returns:
-            ``pred_score`` ``(B,)``, the mean of the ``top_k`` highest pixels of ``anomaly_map``
-            ``(B, 1, image_size, image_size)``; both are probabilities in [0, 1].
+            ``pred_score`` ``(B,)``, the mean of the ``top_k`` highest pixels of ``anomaly_map`` ``(B, 1, H, W)``; both
+            are probabilities in [0, 1].
 
         Raises:
             ValueError: If the images have another size.
         """
         image = self._check_image(image)
-        anomaly_map = self.segment(image, self._views(image))
+        anomaly_map = self.through_tiles(lambda tile: self.look(tile)[0], image)
         return InferenceBatch(pred_score=image_score(anomaly_map, self.top_k), anomaly_map=anomaly_map)
+
+    def through_tiles(self, look: Callable[[Tensor], Tensor], image: Tensor) -> Tensor:
+        """Look at images through tiles, if the model has them, and blend what is seen; see :func:`slide`.
+
+        Args:
+            look: Gives for images ``(N, 3, h, w)`` of the size of the networks maps ``(N, C, h, w)``.
+            image: ``(B, 3, H, W)`` in [0, 1].
+
+        Returns:
+            Maps ``(B, C, H, W)``.
+        """
+        if not self.tiled or torch.compiler.is_exporting():  # a graph is of tiles
+            return look(image)
+        return slide(look, image, self.image_size, self.tile_overlap)
 
     def restore(self, image: Tensor) -> Tensor:
         """Reconstruct images at the fixed time steps, with the fixed noise, by the chosen paradigm.
@@ -169,11 +195,13 @@ class DiffusionADModel(nn.Module):
         # the U-Net of compact networks learns from its own target alone
         return torch.cat([small, big], dim=1).detach()
 
-    def _views(self, image: Tensor) -> Tensor:
-        """The views of images at inference."""
+    def look(self, image: Tensor) -> tuple[Tensor, Tensor]:
+        """Maps ``(B, 1, H, W)``, as of :meth:`segment`, and reconstructions, as of :meth:`restore`, at inference."""
         if self.denoising == "norm_guided":
-            return self.views(*self._reconstruct_at_fixed_steps(image)[:3])
-        return self.restore(image)
+            made = self._reconstruct_at_fixed_steps(image)
+            return self.segment(image, self.views(*made[:3])), made.guided
+        restored = self.restore(image)
+        return self.segment(image, restored), restored
 
     def _reconstruct_at_fixed_steps(self, image: Tensor) -> Reconstruction:
         alpha_bar = torch.stack([self.alpha_bar[self.t_small], self.alpha_bar[self.t_big]])[:, None, None, None]
@@ -313,10 +341,10 @@ class DiffusionADModel(nn.Module):
         return x.clamp(-1, 1)
 
     def _check_image(self, image: Tensor) -> Tensor:
-        size = self.image_size
+        height, width = sides(self.image_size)
         require(
-            image.dim() == 4 and image.shape[1] in {1, 3} and tuple(image.shape[2:]) == (size, size),
-            f"The model needs images of shape (batch, 3, {size}, {size}), got {tuple(image.shape)}. Resize them, or "
+            image.dim() == 4 and image.shape[1] in {1, 3} and (self.tiled or tuple(image.shape[2:]) == (height, width)),
+            f"The model needs images of shape (batch, 3, {height}, {width}), got {tuple(image.shape)}. Resize them, or "
             f"make the model with another image_size.",
         )
         return image.expand(-1, 3, -1, -1)
@@ -337,11 +365,12 @@ def image_score(anomaly_map: Tensor, top_k: int) -> Tensor:
     return pixels.topk(min(top_k, pixels.shape[1]), dim=1).values.mean(dim=1)
 
 
-def _check_sizes(image_size: int, base_channels: int, segmentation_channels: int) -> None:
+def _check_sizes(image_size: Size, base_channels: int, segmentation_channels: int) -> None:
     require(
-        image_size % SIZE_MULTIPLE == 0 and MIN_IMAGE_SIZE <= image_size <= MAX_IMAGE_SIZE,
-        f"image_size must be a multiple of {SIZE_MULTIPLE} from {MIN_IMAGE_SIZE} to {MAX_IMAGE_SIZE}, "
-        f"got {image_size}.",
+        all(side % SIZE_MULTIPLE == 0 and side >= MIN_IMAGE_SIZE for side in sides(image_size))
+        and math.prod(sides(image_size)) <= MAX_IMAGE_SIZE**2,
+        f"image_size must be a multiple of {SIZE_MULTIPLE} from {MIN_IMAGE_SIZE} to {MAX_IMAGE_SIZE}, or "
+        f"[height, width] of such multiples that have no more pixels together, got {image_size}.",
     )
     require(
         base_channels >= NUM_GROUPS and base_channels % NUM_GROUPS == 0,
@@ -363,8 +392,8 @@ def _check_inference(
     require_at_least("top_k", top_k, 1)
 
 
-def _check_smoothing(smoothing_sigma: float, image_size: int) -> None:
+def _check_smoothing(smoothing_sigma: float, image_size: Size) -> None:
     require(
-        0 <= smoothing_sigma <= image_size / 8,
+        0 <= smoothing_sigma <= min(sides(image_size)) / 8,
         f"smoothing_sigma must lie between 0 and an eighth of image_size={image_size} pixels, got {smoothing_sigma}.",
     )

@@ -13,6 +13,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 from torch.utils.checkpoint import checkpoint
 
+from .data.tiles import Size, sides
+
 NUM_GROUPS = 32
 NUM_HEADS = 4
 NUM_RESIDUAL_BLOCKS = 2
@@ -211,7 +213,8 @@ class DenoisingUNet(nn.Module):
     """Predicts the noise in an image, given the image and its time step.
 
     Args:
-        image_size: Height and width in pixels, a multiple of 32. It sets the depth and which levels have attention.
+        image_size: Height and width in pixels, multiples of 32; one number for both. They set the depth and which
+            levels have attention.
         base_channels: Width of the first level, a multiple of 32.
         gradient_checkpointing: In training, keep what enters each stage alone and compute the rest anew on the way
             back: less memory for more time.
@@ -219,15 +222,16 @@ class DenoisingUNet(nn.Module):
 
     def __init__(
         self,
-        image_size: int = 256,
+        image_size: Size = 256,
         base_channels: int = 128,
         *,
         gradient_checkpointing: bool = False,
     ) -> None:
         super().__init__()
         self.gradient_checkpointing = gradient_checkpointing
-        widths = [multiplier * base_channels for multiplier in channel_multipliers(image_size)]
-        attention = [image_size // 2**level in ATTENTION_RESOLUTIONS for level in range(len(widths))]
+        side = math.isqrt(math.prod(sides(image_size)))  # of a square with as many pixels
+        widths = [multiplier * base_channels for multiplier in channel_multipliers(side)]
+        attention = [side // 2**level in ATTENTION_RESOLUTIONS for level in range(len(widths))]
         embedding = 4 * base_channels
 
         self.time_embedding = TimeEmbedding(base_channels)

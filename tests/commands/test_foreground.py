@@ -101,3 +101,13 @@ def test_bad_arguments_are_named(data: Path, tmp_path: Path) -> None:
 
 def test_it_is_a_command() -> None:
     assert COMMANDS["foreground"] is foreground
+
+
+def test_crops_are_drawn_on_the_contact_sheet(data: Path, tmp_path: Path) -> None:
+    sheets = []
+    for name, tile_size in (("plain", None), ("tiles", 40)):
+        foreground(str(data), str(tmp_path / name), tile_size=tile_size)
+        sheets.append(np.asarray(Image.open(tmp_path / name / "contact_sheet.png").convert("RGB")))
+    plain, tiles = ((sheet == module.FRAME).all(axis=2).sum() for sheet in sheets)
+    assert plain == 0
+    assert tiles > 100

@@ -50,9 +50,10 @@ def test_a_sheet_for_a_configuration(folder: Path, tmp_path: Path, monkeypatch: 
     seen = {}
     synthesise = module._synthesise
 
-    def spy(image: object, paths: list[Path], settings: object, seed: int) -> object:
+    def spy(paths: list[Path], settings: object, seed: int) -> object:
+        image, steps = synthesise(paths, settings, seed)
         seen.update(shape=image.shape, paths=paths, settings=settings)
-        return synthesise(image, paths, settings, seed)
+        return image, steps
 
     monkeypatch.setattr(module, "_synthesise", spy)
     config = write_config(folder, tmp_path / "config.yaml", foreground="random", anomaly_source=str(folder / "bad"))
@@ -95,7 +96,7 @@ def test_the_foreground_limits_the_mask(tmp_path: Path, monkeypatch: pytest.Monk
         foreground=str(tmp_path / "masks"),
         image_size=64,
     )
-    (steps,) = results
+    ((_, steps),) = results
     assert steps.foreground[..., :32].all()
     assert not steps.foreground[..., 32:].any()
     assert not steps.mask[..., 32:].any()
@@ -130,6 +131,27 @@ def test_bad_arguments_are_named(folder: Path, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="holds no sections"):
         preview(config=str(tmp_path / "list.yaml"), out=out)
     assert not Path(out).exists()
+
+
+def test_of_tiles_it_shows_crops_as_training_sees_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Anomalies lie on the foreground, which is the left half of each image."""
+    rng = np.random.default_rng(0)
+    for name in ("good", "masks"):
+        (tmp_path / name).mkdir()
+    for number in range(4):
+        Image.fromarray(rng.integers(0, 255, (200, 300, 3), dtype=np.uint8)).save(tmp_path / f"good/{number}.png")
+        mask = np.zeros((200, 300), np.uint8)
+        mask[:, :150] = 255
+        Image.fromarray(mask).save(tmp_path / f"masks/{number}.png")
+    shown = []
+    monkeypatch.setattr(module, "_tiles", lambda image, paths, steps: shown.append((image, steps)) or [])
+    monkeypatch.setattr(module, "draw_sheet", lambda *_: Image.new("L", (1, 1)))
+    folder = str(tmp_path / "masks")
+    preview(data=str(tmp_path / "good"), out=str(tmp_path / "a.png"), foreground=folder, tile_size=64, count=4)
+    ((image, steps),) = shown
+    assert image.shape == (4, 3, 64, 64)
+    assert steps.foreground.flatten(1).any(dim=1).all()
+    assert not (steps.mask & ~steps.foreground).any()
 
 
 def test_it_is_a_command() -> None:

@@ -11,7 +11,14 @@ import numpy as np
 import pytest
 from anomalib.data import MVTecAD
 
-from anomalib_diffusionad.data.made import cracked_surface, make_cracked_surface, make_turning_part, turning_part
+from anomalib_diffusionad.data.made import (
+    cracked_surface,
+    large_surface,
+    make_cracked_surface,
+    make_large_surface,
+    make_turning_part,
+    turning_part,
+)
 from anomalib_diffusionad.data.made.drawing import SIZE
 
 MAKERS = {make_turning_part: turning_part.KINDS, make_cracked_surface: cracked_surface.KINDS}
@@ -118,3 +125,18 @@ def test_the_part_turns() -> None:
 def test_numbers_out_of_range_are_named(make: Callable, name: str, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=f"{name} must be at least 0"):
         make(tmp_path, **{name: -1})
+
+
+def test_large_surfaces_have_small_defects(tmp_path: Path) -> None:
+    folder = make_large_surface(tmp_path, train=1, good=1, defects=2, size=(300, 500))
+    datamodule = MVTecAD(tmp_path, folder.name, num_workers=0, val_split_mode="none")
+    datamodule.setup()
+    assert (len(datamodule.train_data), len(datamodule.test_data)) == (1, 5)
+    for item in datamodule.test_data:
+        assert item.image.shape == (3, 300, 500)
+        mask = np.asarray(item.gt_mask, np.uint8).squeeze()
+        assert mask.any() == bool(item.gt_label)
+        _, _, boxes, _ = cv2.connectedComponentsWithStats(mask)
+        for box in boxes[1:]:
+            assert 5 <= max(box[2:4]) <= 2 * large_surface.LARGEST
+            assert box[4] < 2 * large_surface.LARGEST**2

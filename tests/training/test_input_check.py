@@ -42,6 +42,7 @@ ODD: dict[str, Callable[[], Image.Image]] = {
     "alpha.png": lambda: picture().convert("RGBA"),
     "cmyk.jpg": lambda: picture().convert("CMYK"),
     "dark_16_bit.png": lambda: deep(1),
+    "bright_16_bit.png": lambda: deep(200),
 }
 
 
@@ -58,12 +59,16 @@ def write_half(path: Path) -> None:
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
 
 
-def write_deep(path: Path) -> None:
-    deep(200).save(path)
+def write_counts(path: Path) -> None:
+    Image.fromarray(np.full((64, 64), 900, np.float32)).save(path)
+
+
+def write_not_a_number(path: Path) -> None:
+    Image.fromarray(np.full((64, 64), np.nan, np.float32)).save(path)
 
 
 BROKEN = {"text.png": write_text, "empty.png": write_nothing, "half.png": write_half, "half.jpg": write_half}
-BROKEN_EARLY = {"text.png": write_text, "empty.jpg": write_nothing, "deep.png": write_deep}
+BROKEN_EARLY = {"text.png": write_text, "empty.jpg": write_nothing, "counts.tif": write_counts}
 
 
 def test_odd_images_are_scored(tmp_path: Path) -> None:
@@ -84,14 +89,14 @@ def test_a_very_large_image_is_scored(tmp_path: Path) -> None:
     torch.testing.assert_close(batch.pred_score, small.pred_score, rtol=0, atol=1e-4)
 
 
-@pytest.mark.parametrize("name", [*BROKEN, "deep.png", "nowhere.png"])
+@pytest.mark.parametrize("name", [*BROKEN, "not_a_number.tif", "nowhere.png"])
 def test_each_broken_file_is_named_with_the_reason(tmp_path: Path, name: str) -> None:
     picture().save(tmp_path / "good.png")
     path = tmp_path / name
-    (BROKEN | BROKEN_EARLY).get(name, lambda _path: None)(path)
+    (BROKEN | {"not_a_number.tif": write_not_a_number}).get(name, lambda _path: None)(path)
     with pytest.raises(ValueError, match=r"1 of 2 image files cannot be used") as error:
         check_files([File(tmp_path / "good.png"), File(path)], decode=True)
-    reason = {"text": "identify", "empt": "identify", "half": "truncated", "deep": "8 bits", "nowh": "No such file"}
+    reason = {"text": "identify", "empt": "identify", "half": "truncated", "not_": "not finite", "nowh": "No such file"}
     assert f"{path}: " in str(error.value)
     assert reason[name[:4]] in str(error.value)
     assert "good.png" not in str(error.value)

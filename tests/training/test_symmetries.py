@@ -33,3 +33,14 @@ def test_each_item_is_turned_in_its_own_way_half_of_them_by_any_angle() -> None:
     assert 80 < int(upright.sum()) < 120
     assert {int(quarter) for quarter in angle[upright].div(90).round().remainder(4)} == {0, 1, 2, 3}
     assert angle[~upright].remainder(90).max() - angle[~upright].remainder(90).min() > 80
+
+
+def test_rectangles_keep_their_shape_and_what_is_round_stays_round() -> None:
+    rows, columns = torch.meshgrid(torch.arange(33.0), torch.arange(65.0), indexing="ij")
+    disc = ((rows - 16) ** 2 + (columns - 32) ** 2 < 100).float()
+    generator = torch.Generator().manual_seed(0)
+    turned = turn_each(disc.expand(50, 1, -1, -1), generator)
+    assert turned.shape == (50, 1, 33, 65)
+    assert (turned - disc).abs().mean() < 0.01
+    corners = torch.arange(6.0).view(1, 1, 2, 3)
+    assert len({tuple(turn(corners, generator).flatten().tolist()) for _ in range(100)}) == 4

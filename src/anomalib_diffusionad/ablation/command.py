@@ -79,6 +79,7 @@ def ablate(
     keep_freed_memory()
     model = DiffusionAD.load_from_checkpoint(ckpt_path, map_location="cpu")
     settings = model.settings
+    require(settings.tile_size is None, f"ablate looks at whole images, and {ckpt_path} was trained on tiles.")
     settings = settings._replace(
         anomaly_source=anomaly_source or settings.anomaly_source, foreground=foreground or settings.foreground
     )

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from anomalib_diffusionad.data.geometry import Geometry, Origin
 from anomalib_diffusionad.data.images import as_seen, evenly, read_as_seen
+from anomalib_diffusionad.data.reading import Reader, read_with
 from anomalib_diffusionad.lightning_model import DiffusionAD
 from anomalib_diffusionad.recipes import Settings
 
@@ -57,7 +58,9 @@ def read_test_samples(datamodule: AnomalibDataModule, model: DiffusionAD, count:
     Raises:
         ValueError: If the test set lacks normal or defective images.
     """
-    dataset = datamodule.test_data
+    dataset, reader = datamodule.test_data, Reader()
+    reader.intensity_range = model.settings.intensity_range
+    read_with(dataset, reader)
     label = dataset.samples.label_index.to_numpy(np.int64)
     if not 0 < label.sum() < len(label):
         msg = f"The test set needs normal and defective images, but has {label.sum()} defective ones of {len(label)}."
@@ -95,7 +98,7 @@ def synthetic_samples(paths: Sequence[str], model: DiffusionAD, settings: Settin
     """
     chosen = [paths[row] for row in evenly(len(paths), count)]
     transform = getattr(model.pre_processor, "transform", None)
-    image = torch.stack([read_as_seen(path, transform) for path in chosen])
+    image = torch.stack([read_as_seen(path, transform, settings.intensity_range) for path in chosen])
     with model.synthesizer.opened(
         settings.anomaly_source,
         settings.foreground,

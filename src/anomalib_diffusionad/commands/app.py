@@ -14,13 +14,16 @@ from PIL import Image
 from torch import Tensor
 
 from anomalib_diffusionad.data.images import read_as_seen
+from anomalib_diffusionad.data.tiles import sides
 from anomalib_diffusionad.hardware import keep_freed_memory
 from anomalib_diffusionad.lightning_model import DiffusionAD
+from anomalib_diffusionad.torch_model import image_score
 from anomalib_diffusionad.training.input_check import File, check_files
 from anomalib_diffusionad.visualization.pictures import COLOURS, outlined, picture
 from anomalib_diffusionad.visualization.table import image_threshold, word
 
 SIDE = 384
+IMAGE_CHANNELS = 3
 OUTLINE = (255, 64, 64)
 BUTTONS = ["download", "fullscreen"]
 
@@ -29,9 +32,9 @@ class Finding(NamedTuple):
     """What a model makes of an image.
 
     Attributes:
-        image: The image at the size of the model, ``(3, S, S)`` in [0, 1].
-        reconstruction: Its reconstruction, ``(3, S, S)`` in [-1, 1].
-        anomaly_map: Probability of each pixel to be anomalous, float32 ``(S, S)``.
+        image: The image as the model sees it, ``(3, H, W)`` in [0, 1].
+        reconstruction: Its reconstruction, ``(3, H, W)`` in [-1, 1].
+        anomaly_map: Probability of each pixel to be anomalous, float32 ``(H, W)``.
         score: Score of the image, in [0, 1].
     """
 
@@ -71,12 +74,18 @@ def examine(model: DiffusionAD, path: str | Path) -> Finding:
     Raises:
         ValueError: If the file cannot be used; the message says why.
     """
-    check_files([File(Path(path))], decode=True)
-    batch = read_as_seen(path, getattr(model.pre_processor, "transform", None))[None].to(model.device)
+    known = model.settings.intensity_range
+    check_files([File(Path(path))], decode=True, intensity_range=known)
+    batch = read_as_seen(path, getattr(model.pre_processor, "transform", None), known)[None].to(model.device)
+    network = model.model
+
+    def look(image: Tensor) -> Tensor:
+        return torch.cat(network.look(image), dim=1)
+
     with torch.no_grad():
-        prediction, reconstruction = model.model(batch), model.model.restore(batch)
-    anomaly_map = prediction.anomaly_map[0, 0].float().cpu().numpy()
-    return Finding(batch[0].cpu(), reconstruction[0].cpu(), anomaly_map, float(prediction.pred_score[0]))
+        anomaly_map, reconstruction = network.through_tiles(look, batch).split((1, IMAGE_CHANNELS), dim=1)
+    score = float(image_score(anomaly_map, network.top_k))
+    return Finding(batch[0].cpu(), reconstruction[0].cpu(), anomaly_map[0, 0].float().cpu().numpy(), score)
 
 
 def marked(finding: Finding, threshold: float) -> Image.Image:
@@ -120,9 +129,11 @@ def make_page(gradio: ModuleType, model: DiffusionAD, name: str) -> Any:  # noqa
     def decide(finding: Finding | None, threshold: float) -> tuple[Any, ...]:
         return (None, "") if finding is None else (marked(finding, threshold), verdict(finding, threshold))
 
-    size = model.model.image_size
+    (height, width), tiles = sides(model.model.image_size), "tiles of " if model.model.tiled else ""
     with gradio.Blocks(title="DiffusionAD", analytics_enabled=False) as page:
-        gradio.Markdown(f"## DiffusionAD\n\n{name}, {size} x {size} pixels, {model.model.denoising} denoising")
+        gradio.Markdown(
+            f"## DiffusionAD\n\n{name}, {tiles}{height} x {width} pixels, {model.model.denoising} denoising"
+        )
         finding = gradio.State()
         with gradio.Row():
             image = gradio.Image(label="Image", type="filepath", image_mode=None, sources=["upload"], height=SIDE)
@@ -148,7 +159,9 @@ def _import_gradio() -> ModuleType:
 
 
 def _enlarged(small: Image.Image) -> Image.Image:
-    return small.resize((SIDE, SIDE), Image.Resampling.BICUBIC) if max(small.size) < SIDE else small
+    scale = SIDE / max(small.size)
+    size = (max(1, round(small.width * scale)), max(1, round(small.height * scale)))
+    return small.resize(size, Image.Resampling.BICUBIC) if scale > 1 else small
 
 
 def _legend() -> str:

@@ -151,9 +151,11 @@ def score_files(model: DiffusionAD, files: list[Path], batch_size: int) -> Score
     if not files:
         return None
     transform = getattr(model.pre_processor, "transform", None)
+    batch_size = 1 if model.model.tiled else batch_size  # they may be of different sizes
     scores, peaks = [], []
     for start in tqdm(range(0, len(files), batch_size), desc="Calibration"):
-        batch = torch.stack([read_as_seen(path, transform) for path in files[start : start + batch_size]])
+        chosen = files[start : start + batch_size]
+        batch = torch.stack([read_as_seen(path, transform, model.settings.intensity_range) for path in chosen])
         prediction = model.model(batch.to(model.device))
         scores.append(prediction.pred_score.double().cpu())
         peaks.append(prediction.anomaly_map.flatten(1).amax(dim=1).double().cpu())

@@ -9,10 +9,12 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
-from PIL import Image, ImageOps
+import torch
+from PIL import Image, ImageDraw, ImageOps
 from tqdm import tqdm
 
 from anomalib_diffusionad.checks import require
+from anomalib_diffusionad.data.crops import choose_place
 from anomalib_diffusionad.data.images import evenly, find_images, read_rgb
 from anomalib_diffusionad.synthesis.auto_foreground import find_object
 from anomalib_diffusionad.synthesis.isnet import ISNet
@@ -24,7 +26,8 @@ logger = logging.getLogger(__name__)
 
 SHEET = "contact_sheet.png"
 SHEET_IMAGES, SHEET_COLUMNS, SHEET_SIDE = 40, 8, 200
-OUTLINE = (0, 255, 0)
+OUTLINE, FRAME = (0, 255, 0), (255, 160, 0)
+CROPS = 4
 
 
 def foreground(
@@ -33,6 +36,7 @@ def foreground(
     method: Literal["auto", "isnet"] = "auto",
     weights: str | None = None,
     overwrite: bool = False,
+    tile_size: int | None = None,
 ) -> None:
     """Write foreground masks for training, and a contact sheet to check them by eye.
 
@@ -46,6 +50,7 @@ def foreground(
             way, and needs the extra "foreground". Where no clear object is found, the mask is the whole image.
         weights: ONNX file of IS-Net in place of the one that rembg downloads.
         overwrite: Compute masks that are there already anew, rather than go on where an earlier run ended.
+        tile_size: That of the model: the contact sheet shows some crops that training may draw.
 
     Raises:
         FileNotFoundError: If the folder or the weights do not exist, or the folder holds no images.
@@ -65,7 +70,7 @@ def foreground(
             write_mask(mask, mask_path, image_path)
     if whole:
         logger.warning("No clear object was found on %d images: their masks are the whole image.", whole)
-    sheet = _contact_sheet(mask_paths, Path(data))
+    sheet = _contact_sheet(mask_paths, Path(data), tile_size)
     sheet.save(Path(out) / SHEET)
     logger.info("Wrote %d masks to %s. Look at %s before you train.", len(mask_paths), out, Path(out) / SHEET)
 
@@ -83,7 +88,7 @@ def _mask_paths(data: Path, out: Path) -> dict[Path, Path]:
     return masks
 
 
-def _contact_sheet(mask_paths: dict[Path, Path], data: Path) -> Image.Image:
+def _contact_sheet(mask_paths: dict[Path, Path], data: Path, tile_size: int | None = None) -> Image.Image:
     """Evenly spaced images with the outlines of their masks and their names."""
     images = list(mask_paths)
     chosen = evenly(len(images), SHEET_IMAGES)
@@ -92,9 +97,23 @@ def _contact_sheet(mask_paths: dict[Path, Path], data: Path) -> Image.Image:
         path = images[number]
         mask = np.asarray(Image.open(mask_paths[path]).convert("L")) > 127
         name = str(path.relative_to(data))
-        picture = outlined(_fitted(read_rgb(path)), mask, OUTLINE, width=1)
+        image = read_rgb(path)
+        picture = outlined(_fitted(image), mask, OUTLINE, width=1)
+        if tile_size is not None:
+            _draw_crops(picture, image.shape[:2], tile_size, mask)
         tiles.append(Tile(picture, f"{name} (all)" if mask.all() else name))
     return draw_sheet(tiles, SHEET_COLUMNS, SHEET_SIDE)
+
+
+def _draw_crops(picture: Image.Image, size: tuple[int, int], tile_size: int, mask: np.ndarray) -> None:
+    """Draw frames of random crops of an image of a size on its picture."""
+    draw, scale = ImageDraw.Draw(picture), picture.width / size[1]
+    large = np.asarray(Image.fromarray(mask).resize(size[::-1], Image.Resampling.NEAREST))
+    generator = torch.Generator().manual_seed(0)
+    for _ in range(CROPS):
+        top, left = choose_place(size, (tile_size, tile_size), large, generator)
+        corners = (left, top, min(left + tile_size, size[1]), min(top + tile_size, size[0]))
+        draw.rectangle([round(corner * scale) for corner in corners], outline=FRAME)
 
 
 def _fitted(image: np.ndarray) -> Image.Image:

@@ -4,8 +4,9 @@
 """The ``preview`` command: what the model will learn from, to look at before training."""
 
 import logging
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 import yaml
@@ -14,8 +15,11 @@ from jsonargparse import ArgumentParser
 from torch import Tensor
 
 from anomalib_diffusionad.checks import require_at_least
+from anomalib_diffusionad.data.crops import CropReader
+from anomalib_diffusionad.data.depth import measure_range
 from anomalib_diffusionad.data.geometry import Geometry, Origin
 from anomalib_diffusionad.data.images import evenly, find_images, read_as_seen, resize_to
+from anomalib_diffusionad.data.tiles import Size
 from anomalib_diffusionad.lightning_model import DiffusionAD
 from anomalib_diffusionad.recipes import Anomalies, Settings, resolve
 from anomalib_diffusionad.synthesis import AnomalySynthesizer
@@ -39,7 +43,8 @@ def preview(
     anomaly_source: str | None = None,
     self_augmentation: float | None = None,
     anomalies: Anomalies | None = None,
-    image_size: int | None = None,
+    image_size: Size | None = None,
+    tile_size: Size | None = None,
     count: int = 8,
     seed: int = 0,
 ) -> None:
@@ -57,6 +62,7 @@ def preview(
         self_augmentation: Share of the anomalies made from the image itself where there is an anomaly_source.
         anomalies: "perlin", the paper's, or "broad", of many kinds.
         image_size: Height and width of the images in pixels.
+        tile_size: Height and width of tiles in pixels: random crops are shown, as training sees them.
         count: Number of images, spread evenly over the data.
         seed: Seed of the anomalies.
 
@@ -72,12 +78,15 @@ def preview(
         "self_augmentation": self_augmentation,
         "anomalies": anomalies,
         "image_size": image_size,
+        "tile_size": tile_size,
     }
     settings = _settings(sections.get("model"), overrides)
     paths = _image_paths(data, sections.get("data"))
     chosen = [paths[number] for number in evenly(len(paths), count)]
-    image = torch.stack([read_as_seen(path, resize_to(settings.image_size)) for path in chosen])
-    steps = _synthesise(image, chosen, settings, seed)
+    known = settings.intensity_range
+    if isinstance(known, str):
+        known = measure_range(paths, known) or known
+    image, steps = _synthesise(chosen, settings._replace(intensity_range=known), seed)
     Path(out).parent.mkdir(parents=True, exist_ok=True)
     draw_sheet(_tiles(image, chosen, steps), len(COLUMNS), SIDE, COLUMNS).save(out, format="PNG")
     logger.info("Wrote %s. Anomalies should lie where defects can, and stand out no less than they do.", out)
@@ -123,18 +132,41 @@ def _image_paths(folder: str | None, section: Any) -> list[Path]:  # noqa: ANN40
     return [Path(path) for path in datamodule.train_data.samples.image_path]
 
 
-def _synthesise(image: Tensor, paths: list[Path], settings: Settings, seed: int) -> SynthesisSteps:
-    """Put an anomaly on each image, ``(N, 3, S, S)``."""
+def _synthesise(paths: list[Path], settings: Settings, seed: int) -> tuple[Tensor, SynthesisSteps]:
+    """Read images as training sees them, ``(N, 3, S, S)``, and put an anomaly on each."""
     synthesizer = AnomalySynthesizer(settings.self_augmentation, settings.anomalies)
     names = [str(path) for path in paths]
     with synthesizer.opened(
         settings.anomaly_source,
         settings.foreground,
         settings.image_size,
-        origin=Origin(names, Geometry(resize_to(settings.image_size))),
+        origin=None if settings.tile_size else Origin(names, Geometry(resize_to(settings.image_size))),
         textures_mib=TEXTURES_MIB,
     ):
-        return synthesizer.steps(image, names, 0, torch.Generator().manual_seed(seed))
+        foreground = None
+        if settings.tile_size is None:
+            image = torch.stack(
+                [read_as_seen(path, resize_to(settings.image_size), settings.intensity_range) for path in paths]
+            )
+        else:
+            source = getattr(synthesizer.foreground, "source", None)
+            image, foreground = _crops(names, settings, seed, None if source is None else source.read)
+        generator = torch.Generator().manual_seed(seed)
+        return image, synthesizer.steps(image, names, 0, generator, foreground)
+
+
+def _crops(
+    paths: list[str], settings: Settings, seed: int, masks: Callable[[str], Any] | None
+) -> tuple[Tensor, Tensor | None]:
+    """A random crop of each image, ``(N, 3, h, w)``, and where anomalies may lie, bool ``(N, h, w)``."""
+    reader = CropReader(settings.image_size)
+    reader.intensity_range, reader.masks = settings.intensity_range, masks
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        crops = [(reader.read(path, as_tensor=True), reader.foreground) for path in paths]
+    places = [foreground for _, foreground in crops if foreground is not None]
+    image = torch.stack([cast("Tensor", crop).as_subclass(Tensor) for crop, _ in crops])
+    return image, torch.stack(places) if places else None
 
 
 def _tiles(image: Tensor, paths: list[Path], steps: SynthesisSteps) -> list[Tile]:

@@ -6,6 +6,8 @@
 import torch
 from torch import Tensor, nn
 
+from .data.tiles import Size, sides
+
 MIN_VARIANCE = 1e-5
 
 
@@ -25,14 +27,15 @@ class LinearDenoiser(nn.Module):
         components: Number of principal axes.
     """
 
-    def __init__(self, image_size: int, components: int = 24) -> None:
+    def __init__(self, image_size: Size, components: int = 24) -> None:
         super().__init__()
         self.mean: Tensor
         self.axes: Tensor
         self.variance: Tensor
         self.rest: Tensor
-        self.register_buffer("mean", torch.full((3, image_size, image_size), 0.5))
-        self.register_buffer("axes", torch.zeros(components, 3 * image_size**2))
+        height, width = sides(image_size)
+        self.register_buffer("mean", torch.full((3, height, width), 0.5))
+        self.register_buffer("axes", torch.zeros(components, 3 * height * width))
         self.register_buffer("variance", torch.zeros(components))
         self.register_buffer("rest", torch.tensor(1 / 12))
 

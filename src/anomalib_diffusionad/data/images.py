@@ -6,10 +6,9 @@
 import logging
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
-from anomalib.data.utils import read_image
 from numpy.typing import NDArray
 from PIL import ExifTags, Image
 from torch import Tensor
@@ -17,6 +16,9 @@ from torchvision.datasets.folder import IMG_EXTENSIONS
 from torchvision.transforms.v2 import Resize
 
 from anomalib_diffusionad.checks import require
+
+from .depth import IntensityRange, is_deep, read_float, stretched
+from .tiles import Size, sides
 
 logger = logging.getLogger(__name__)
 
@@ -57,14 +59,18 @@ def is_hidden(path: Path) -> bool:
 
 
 def read_rgb(path: str | Path) -> NDArray[np.uint8]:
-    """Read an image file of any mode as RGB, uint8 ``(H, W, 3)``.
+    """Read an image file of any mode as RGB, uint8 ``(H, W, 3)``, to look at or to find objects on.
+
+    Grey images of more than 8 bits reach from their own smallest to their own largest value.
 
     Raises:
         ValueError: If it cannot be read.
     """
     try:
-        return np.asarray(Image.open(path).convert("RGB"))
-    except OSError as error:
+        with Image.open(path) as image:
+            shown = Image.fromarray(stretched(np.asarray(image))) if is_deep(image) else image
+            return np.asarray(shown.convert("RGB"))
+    except (OSError, ValueError) as error:
         msg = f"The image {path} cannot be read: {error}"
         raise ValueError(msg) from error
 
@@ -95,14 +101,15 @@ def check_same_way_up(image_path: str | Path, mask_path: str | Path) -> None:
     )
 
 
-def read_as_seen(path: str | Path, transform: Transform | None) -> Tensor:
+def read_as_seen(path: str | Path, transform: Transform | None, intensity_range: IntensityRange = "full") -> Tensor:
     """Read an image file as a model sees it, ``(3, S, S)`` in [0, 1].
 
     Args:
         path: The file.
         transform: That of the model's pre-processor; None to leave the image at its size.
+        intensity_range: As :func:`~anomalib_diffusionad.data.depth.read_float` takes it.
     """
-    image, _ = as_seen(cast("Tensor", read_image(path, as_tensor=True)), None, transform)
+    image, _ = as_seen(read_float(path, intensity_range), None, transform)
     return image
 
 
@@ -113,9 +120,9 @@ def as_seen(image: Tensor, mask: Tensor | None, transform: Transform | None) -> 
     return image.as_subclass(Tensor).expand(3, -1, -1), mask
 
 
-def resize_to(size: int) -> Transform:
-    """The transform of DiffusionAD's own pre-processor, to a square of ``size`` pixels."""
-    return Resize((size, size), antialias=True)
+def resize_to(size: Size) -> Transform:
+    """The transform of DiffusionAD's own pre-processor, to height and width in pixels, or one number for both."""
+    return Resize(sides(size), antialias=True)
 
 
 def evenly(available: int, count: int) -> NDArray[np.int64]:

@@ -16,6 +16,7 @@ from torch import Tensor
 from torchmetrics import Metric
 
 from anomalib_diffusionad.checks import require
+from anomalib_diffusionad.data.tiles import sides
 from anomalib_diffusionad.training import check_values
 
 from .compression import check_compression, check_metric, compress, quantize, quantize_with_accuracy_control
@@ -78,6 +79,9 @@ class DiffusionADExport(ExportMixin):
         )
         # the exporter's own opset; it cannot convert this graph down to anomalib's default of 14
         kwargs.setdefault("opset_version", 18)
+        model = cast("Any", self.model)
+        if model.tiled:  # a graph of tiles, whatever the size of images
+            kwargs["input_size"] = sides(model.image_size)
         path = super().to_onnx(*args, **kwargs)
         write_onnx_metadata(path, self._facts())
         return path
@@ -95,6 +99,9 @@ class DiffusionADExport(ExportMixin):
         check_compression(compression, datamodule, arguments["max_drop"])
         if compression == CompressionType.INT8_ACQ:
             check_metric(arguments["metric"], datamodule, has_labels=getattr(self, "post_processor", None) is not None)
+        model = cast("Any", self.model)
+        if model.tiled:
+            arguments["input_size"] = sides(model.image_size)
         # OpenVINO optimises the graph itself
         arguments["onnx_kwargs"] = {"optimize": False} | (arguments["onnx_kwargs"] or {})
         path = super().to_openvino(**arguments)
@@ -104,7 +111,7 @@ class DiffusionADExport(ExportMixin):
     def _facts(self) -> dict[str, str]:
         """What a program that runs the graph has to know."""
         model = cast("Any", self)
-        return facts(model.post_processor, model.model.image_size)
+        return facts(model.post_processor, model.settings)
 
     def _compress_ov_model(
         self,

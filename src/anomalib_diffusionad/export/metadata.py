@@ -7,21 +7,32 @@ from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree as ET
 
+from anomalib_diffusionad.data.tiles import sides
+from anomalib_diffusionad.recipes import Settings
+
 SECTION = "diffusion_ad"
 
 
-def facts(post_processor: Any, image_size: int) -> dict[str, str]:  # noqa: ANN401 - any of anomalib's, or None
+def facts(post_processor: Any, settings: Settings) -> dict[str, str]:  # noqa: ANN401
     """What a program that runs a graph has to know.
 
     Args:
-        post_processor: That of the model; None for none.
-        image_size: Height and width of the images that the networks see, in pixels.
+        post_processor: That of the model, any of anomalib's; None for none.
+        settings: Those of the model.
 
     Returns:
-        ``image_size``; ``resize``, which the graph does itself; and, with a post-processor, ``image_threshold`` and
+        ``image_size``; ``tile_overlap`` and ``top_k``, if the graph is of tiles; ``intensity_range``, if it is known;
+        ``resize``, which the graph does itself; and, with a post-processor, ``image_threshold`` and
         ``pixel_threshold``, above which ``pred_label`` and ``pred_mask`` are true.
     """
-    found = {"image_size": str(image_size), "resize": "bilinear, antialiased, in the graph"}
+    found = {
+        "image_size": " ".join(map(str, dict.fromkeys(sides(settings.image_size)))),
+        "resize": "bilinear, antialiased, in the graph",
+    }
+    if settings.tile_size is not None:
+        found |= {"resize": "none", "tile_overlap": f"{settings.tile_overlap:.9g}", "top_k": str(settings.top_k)}
+    if not isinstance(settings.intensity_range, str):
+        found["intensity_range"] = " ".join(f"{value:.9g}" for value in settings.intensity_range)
     for name in ("image_threshold", "pixel_threshold"):
         threshold = getattr(post_processor, f"normalized_{name}", None)
         if threshold is not None:

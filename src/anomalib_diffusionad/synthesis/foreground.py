@@ -4,6 +4,7 @@
 """Where on an image a synthetic anomaly may lie (figure 5, F)."""
 
 import logging
+import math
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -17,6 +18,7 @@ from tqdm import tqdm
 from anomalib_diffusionad.checks import require
 from anomalib_diffusionad.data.geometry import Geometry
 from anomalib_diffusionad.data.images import resize_to
+from anomalib_diffusionad.data.tiles import Size, sides
 
 from .auto_foreground import find_object
 from .isnet import ISNet
@@ -91,19 +93,19 @@ class MaskForeground(Foreground):
         memory_mib: Memory for masks in MiB. Those that do not fit are read or computed anew when needed.
     """
 
-    def __init__(self, source: MaskSource, size: int, memory_mib: int = 64) -> None:
+    def __init__(self, source: MaskSource, size: Size, memory_mib: int = 64) -> None:
         self.source = source
-        self.size = size
+        self.size = sides(size)
         self.geometry = Geometry(resize_to(size))
         self.needs_files = source.needs_files
-        self._packed = lru_cache(maxsize=max(1, memory_mib * 2**20 * 8 // size**2))(self._read)
+        self._packed = lru_cache(maxsize=max(1, memory_mib * 2**20 * 8 // math.prod(self.size)))(self._read)
 
     def check(self, image_paths: Iterable[str | Path]) -> None:
         """See :meth:`Foreground.check`; says for how many images the foreground is all of it."""
         paths = [str(path) for path in image_paths]
         if self.geometry is None:
             return
-        full = np.packbits(np.ones(self.size**2, dtype=bool))
+        full = np.packbits(np.ones(math.prod(self.size), dtype=bool))
         masks = (self._packed(self.geometry, path) for path in tqdm(paths, desc="Foreground masks"))
         whole = sum(np.array_equal(mask, full) for mask in masks)
         if whole:
@@ -129,7 +131,7 @@ class MaskForeground(Foreground):
         paths = [None] * len(image) if image_path is None or self.geometry is None else image_path
         if any(path is None for path in paths):  # the only reason to fetch images from their device
             pixels = (image.permute(0, 2, 3, 1) * 255).round().byte().cpu().numpy()
-        masks = torch.empty(len(image), 1, self.size, self.size, dtype=torch.bool)
+        masks = torch.empty(len(image), 1, *self.size, dtype=torch.bool)
         for row, path in enumerate(paths):
             mask = self.source.from_image(pixels[row]) if path is None else self._of_file(path)
             masks[row, 0] = torch.from_numpy(mask)
@@ -137,7 +139,7 @@ class MaskForeground(Foreground):
 
     def _of_file(self, image_path: str) -> np.ndarray:
         packed = self._packed(self.geometry, str(image_path))
-        return np.unpackbits(packed, count=self.size**2).reshape(self.size, self.size).astype(bool)
+        return np.unpackbits(packed, count=math.prod(self.size)).reshape(self.size).astype(bool)
 
     def _read(self, geometry: Geometry, image_path: str) -> np.ndarray:
         """The mask of a file as it lies over the image that the model sees, eight pixels a byte."""
@@ -146,9 +148,9 @@ class MaskForeground(Foreground):
             width, height = image.size
         laid = geometry.lay(mask, (height, width))
         require(
-            laid.shape == (self.size, self.size),
-            f"{image_path} comes to the model in {laid.shape[0]} x {laid.shape[1]} pixels, not in {self.size} x "
-            f"{self.size}: have the pre_processor resize to height and width.",
+            laid.shape == self.size,
+            f"{image_path} comes to the model in {laid.shape[0]} x {laid.shape[1]} pixels, not in {self.size[0]} x "
+            f"{self.size[1]}: have the pre_processor resize to height and width.",
         )
         require(
             laid.any() or not self.needs_files,
@@ -158,7 +160,7 @@ class MaskForeground(Foreground):
         return np.packbits(laid if laid.any() else np.ones_like(laid))
 
 
-def make_foreground(foreground: str, size: int, cache_dir: Path | None = None, memory_mib: int = 64) -> Foreground:
+def make_foreground(foreground: str, size: Size, cache_dir: Path | None = None, memory_mib: int = 64) -> Foreground:
     """Make a foreground by name.
 
     Args:

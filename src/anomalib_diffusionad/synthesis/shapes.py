@@ -3,6 +3,7 @@
 
 """Shapes of synthetic anomalies: thresholded Perlin noise, a batch at a time (figure 5, P)."""
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -79,25 +80,31 @@ def perlin_masks(
     training is: a seed means the same shapes for all devices, to the last pixel, and no device is waited for.
 
     Args:
-        foreground: Where anomalies may lie, bool ``(N, 1, S, S)``, on the CPU.
+        foreground: Where anomalies may lie, bool ``(N, 1, H, W)``, on the CPU. Shapes are drawn on a square around it.
         tries: Shapes tried for each image at most.
         generator: Source of randomness on the CPU. Defaults to PyTorch's global one.
 
     Returns:
-        Shapes, bool ``(N, 1, S, S)`` on the CPU, not yet multiplied with the foreground. Where all tries miss the
+        Shapes, bool ``(N, 1, H, W)`` on the CPU, not yet multiplied with the foreground. Where all tries miss the
         foreground, the product stays empty.
     """
     mask = torch.zeros_like(foreground)
     missing = torch.arange(len(foreground))
     for _ in range(tries):
         noise = PerlinNoise.draw(len(missing), generator)
-        mask[missing] = (noise.evaluate(mask.shape[-1]) > THRESHOLD)[:, None]
+        mask[missing] = (_middle(noise.evaluate(max(mask.shape[2:])), mask.shape[2:]) > THRESHOLD)[:, None]
         # the maximum of bytes is much faster than any()
         met = (mask[missing] & foreground[missing]).flatten(1).view(torch.uint8).amax(dim=1)
         missing = missing[met == 0]
         if len(missing) == 0:
             break
     return mask
+
+
+def _middle(square: Tensor, size: Sequence[int]) -> Tensor:
+    """The middle of squares ``(N, S, S)``, ``(N, H, W)``."""
+    top, left = ((square.shape[-1] - side) // 2 for side in size)
+    return square[:, top : top + size[0], left : left + size[1]]
 
 
 def rotate(image: Tensor, angle: Tensor) -> Tensor:

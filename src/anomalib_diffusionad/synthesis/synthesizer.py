@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from anomalib_diffusionad.checks import require, require_choice, require_share
 from anomalib_diffusionad.data.dtd import download_dtd
 from anomalib_diffusionad.data.geometry import Origin
+from anomalib_diffusionad.data.tiles import Size
 from anomalib_diffusionad.recipes import Anomalies
 
 from .appearance import anomalous_appearance
@@ -95,7 +96,7 @@ class AnomalySynthesizer(nn.Module):
         self,
         anomaly_source: str | None,
         foreground: str,
-        image_size: int,
+        image_size: Size,
         *,
         origin: Origin | None = None,
         mask_cache: Path | None = None,
@@ -153,6 +154,7 @@ class AnomalySynthesizer(nn.Module):
         image_path: Sequence[str | None] | None = None,
         step: int = 0,
         generator: torch.Generator | None = None,
+        foreground: Tensor | None = None,
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Synthesise anomalies on a random part of the images.
 
@@ -161,6 +163,7 @@ class AnomalySynthesizer(nn.Module):
             image_path: File of each image, for foreground masks; None for images without one.
             step: Training step, which sets the textures in use.
             generator: Source of randomness on the CPU. Defaults to PyTorch's global one.
+            foreground: Where anomalies may lie, bool ``(B, S, S)``, in place of :attr:`foreground`.
 
         Returns:
             Images ``(B, 3, S, S)`` in [0, 1], masks float ``(B, 1, S, S)`` in {0, 1} and labels int64 ``(B,)``, 1
@@ -169,15 +172,16 @@ class AnomalySynthesizer(nn.Module):
         """
         rows = self._anomalous_rows(len(image), generator)
         result, mask, label = image.clone(), torch.zeros_like(image[:, :1]), torch.zeros(len(image), dtype=torch.long)
+        given = None if foreground is None else foreground[rows]
         if rows and self.anomalies == "broad":
-            drawn = self._broad(image, rows, image_path, step, generator)
+            drawn = self._broad(image, rows, image_path, step, generator, given)
             result[rows], mask[rows] = drawn.result.to(result), drawn.mask.to(mask)
             label[rows] = drawn.mask.flatten(1).any(dim=1).long().cpu()
         elif rows:
             paths = None if image_path is None else [image_path[row] for row in rows]
             normal = torch.stack([image[row] for row in rows]).float()
-            shape, foreground = self._shape(normal, paths, generator)
-            shown = (shape & foreground).flatten(1)
+            shape, allowed = self._shape(normal, paths, generator, given)
+            shown = (shape & allowed).flatten(1)
             label[rows] = shown.any(dim=1).long()
             sources, from_image = self._sources(normal, step, generator)
             opacity = _opacity(len(rows), generator).tolist()
@@ -199,13 +203,14 @@ class AnomalySynthesizer(nn.Module):
         image_path: Sequence[str | None] | None = None,
         step: int = 0,
         generator: torch.Generator | None = None,
+        foreground: Tensor | None = None,
     ) -> SynthesisSteps:
         """Put an anomaly on every image and give the intermediate results too; arguments as for :meth:`forward`."""
         image = image.float()
         if self.anomalies == "broad":
-            return self._broad(image, range(len(image)), image_path, step, generator)
-        on_host = self._shape(image, image_path, generator)
-        shape, foreground = (mask.to(image.device, non_blocking=True) for mask in on_host)
+            return self._broad(image, range(len(image)), image_path, step, generator, foreground)
+        on_host = self._shape(image, image_path, generator, foreground)
+        shape, allowed = (mask.to(image.device, non_blocking=True) for mask in on_host)
         sources, from_image = self._sources(image, step, generator)
         opacity = _opacity(len(image), generator).to(image.device)[:, None, None, None]
         everywhere = torch.arange(image[0, 0].numel(), device=image.device)
@@ -215,9 +220,9 @@ class AnomalySynthesizer(nn.Module):
                 for source, shuffle in zip(sources, from_image, strict=True)
             ]
         )
-        mask = shape & foreground
+        mask = shape & allowed
         result = blend(image, appearance, mask, opacity)
-        return SynthesisSteps(shape, foreground, mask, appearance, opacity, result, [("perlin",)] * len(image))
+        return SynthesisSteps(shape, allowed, mask, appearance, opacity, result, [("perlin",)] * len(image))
 
     def _anomalous_rows(self, batch: int, generator: torch.Generator | None) -> list[int]:
         """Which images of a batch become anomalous."""
@@ -235,19 +240,35 @@ class AnomalySynthesizer(nn.Module):
         image_path: Sequence[str | None] | None,
         step: int,
         generator: torch.Generator | None,
+        foreground: Tensor | None,
     ) -> SynthesisSteps:
         """Broad anomalies on some images of a batch."""
         paths = None if image_path is None else [image_path[row] for row in rows]
-        foreground = self.foreground(torch.stack([image[row] for row in rows]).float(), paths, generator)
+        normal = torch.stack([image[row] for row in rows]).float()
+        allowed = self._allowed(normal, paths, generator, foreground)
         texture = None if self.textures is None else partial(self.textures.draw, 1, step, generator)
-        return draw_on_batch(image, rows, foreground, texture, self.self_augmentation, generator)
+        return draw_on_batch(image, rows, allowed, texture, self.self_augmentation, generator)
 
     def _shape(
-        self, image: Tensor, image_path: Sequence[str | None] | None, generator: torch.Generator | None
+        self,
+        image: Tensor,
+        image_path: Sequence[str | None] | None,
+        generator: torch.Generator | None,
+        foreground: Tensor | None,
     ) -> tuple[Tensor, Tensor]:
         """Perlin shape and foreground of each image, bool ``(N, 1, S, S)``, on the CPU."""
-        foreground = self.foreground(image, image_path, generator).cpu()
-        return perlin_masks(foreground, generator=generator), foreground
+        allowed = self._allowed(image, image_path, generator, foreground)
+        return perlin_masks(allowed, generator=generator), allowed
+
+    def _allowed(
+        self,
+        image: Tensor,
+        image_path: Sequence[str | None] | None,
+        generator: torch.Generator | None,
+        foreground: Tensor | None,
+    ) -> Tensor:
+        """The foreground that is given, or else that of :attr:`foreground`, bool ``(N, 1, S, S)``, on the CPU."""
+        return self.foreground(image, image_path, generator).cpu() if foreground is None else foreground[:, None].cpu()
 
     def _sources(self, image: Tensor, step: int, generator: torch.Generator | None) -> tuple[list[Tensor], list[bool]]:
         """What each anomaly is made of, ``(3, S, S)``, and whether it is the image itself."""

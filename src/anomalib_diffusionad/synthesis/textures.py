@@ -4,6 +4,7 @@
 """Textures for synthetic anomalies, decoded in the background and kept in memory of bounded size."""
 
 import logging
+import math
 import os
 import threading
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -14,6 +15,7 @@ from torch import Tensor
 
 from anomalib_diffusionad.data.dtd import download_dtd
 from anomalib_diffusionad.data.images import find_images, read_as_seen, resize_to
+from anomalib_diffusionad.data.tiles import Size, sides
 
 logger = logging.getLogger(__name__)
 
@@ -47,7 +49,7 @@ class TextureBank:
 
     Args:
         folder: Folder with images, searched with all its subfolders.
-        size: Height and width of the textures in pixels.
+        size: Height and width of the textures in pixels; one number for both.
         capacity_mib: Memory for decoded textures, in MiB.
         refresh: Number of steps after which the window has moved on by one texture.
 
@@ -58,13 +60,13 @@ class TextureBank:
     def __init__(
         self,
         folder: str | Path,
-        size: int,
+        size: Size,
         capacity_mib: int = CAPACITY_MIB,
         refresh: int = 1,
     ) -> None:
         self.files = find_images(folder)
         self.size = size
-        self.window = max(1, min(len(self.files), capacity_mib * 2**20 // (3 * size * size)))
+        self.window = max(1, min(len(self.files), capacity_mib * 2**20 // (3 * math.prod(sides(size)))))
         self.refresh = refresh
         order = torch.randperm(len(self.files), generator=torch.Generator().manual_seed(0))
         self._order = order.tolist()
@@ -86,7 +88,7 @@ class TextureBank:
             generator: Source of randomness on the CPU. Defaults to PyTorch's global one.
 
         Returns:
-            Textures on the CPU, uint8 ``(count, 3, size, size)``.
+            Textures on the CPU, uint8 ``(count, 3, *size)``.
 
         Raises:
             RuntimeError: If no file of the window can be read.
@@ -130,12 +132,12 @@ class TextureBank:
         raise RuntimeError(msg)
 
 
-def open_textures(anomaly_source: str | None, size: int, capacity_mib: int = CAPACITY_MIB) -> TextureBank | None:
+def open_textures(anomaly_source: str | None, size: Size, capacity_mib: int = CAPACITY_MIB) -> TextureBank | None:
     """Open the textures that ``anomaly_source`` of ``DiffusionAD`` means.
 
     Args:
         anomaly_source: Folder with images; ``"dtd"`` for DTD, downloaded if it is not there; None for no textures.
-        size: Height and width of the textures in pixels.
+        size: Height and width of the textures in pixels; one number for both.
         capacity_mib: Memory for decoded textures, in MiB.
 
     Raises:
@@ -148,7 +150,7 @@ def open_textures(anomaly_source: str | None, size: int, capacity_mib: int = CAP
     return TextureBank(download_dtd() if anomaly_source == "dtd" else anomaly_source, size, capacity_mib)
 
 
-def _decode(path: Path, size: int) -> Tensor | None:
+def _decode(path: Path, size: Size) -> Tensor | None:
     try:
         with _next:
             _decoding.acquire()

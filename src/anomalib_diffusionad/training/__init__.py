@@ -9,18 +9,20 @@ from anomalib_diffusionad.visualization.table import PredictionTable
 from anomalib_diffusionad.visualization.visualizer import HeatMapVisualizer
 
 from .carried_settings import CarriedSettings
+from .file_reading import FileReading
 from .finite_loss import FiniteLoss, ShownLoss
 from .input_check import InputCheck, check_pre_processor, check_values
 from .labels import TestClasses
 from .last_checkpoint import LastCheckpoint
 from .linear_fit import LinearFit
+from .metrics import metrics
 from .optimizers import make_optimizer
 from .progress import Progress, one_cycle
 from .randomness import StepRandomness
 from .replay import SegmentationReplay
 from .symmetries import turn_each
 from .thresholds import SyntheticThreshold
-from .trainer_setup import TrainerSetup, synthesis_inputs
+from .trainer_setup import TrainerSetup, make_pre_processor, synthesis_inputs
 
 __all__ = [
     "CarriedSettings",
@@ -33,6 +35,8 @@ __all__ = [
     "check_pre_processor",
     "check_values",
     "make_optimizer",
+    "make_pre_processor",
+    "metrics",
     "one_cycle",
     "synthesis_inputs",
     "turn_each",
@@ -57,6 +61,7 @@ def callbacks_for(randomness: StepRandomness, linear_fit: LinearFit) -> list[Cal
         linear_fit,
         SegmentationReplay(),
         InputCheck(),
+        FileReading(),
         TestClasses(),
         PredictionTable(),
     ]

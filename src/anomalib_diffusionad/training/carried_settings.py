@@ -74,7 +74,7 @@ class CarriedSettings(AnomalibModule):
             check_fits(checkpoint, {f"model.{name}": value for name, value in self.model.state_dict().items()})
         with keeping_measures(self, checkpoint):
             super().on_load_checkpoint(checkpoint)
-        check_pre_processor(self.pre_processor, self.input_size, self.settings.image_size)
+        check_pre_processor(self.pre_processor, self.input_size, self.settings)
         if self._trainer is not None and self.settings != before:
             set_up_again(self._trainer, self)
 

@@ -23,8 +23,11 @@ from torchvision.datasets.folder import IMG_EXTENSIONS
 from torchvision.transforms.v2 import Normalize
 
 from anomalib_diffusionad.checks import require
+from anomalib_diffusionad.data.depth import IntensityRange, exceeds, is_deep, scaled
 from anomalib_diffusionad.data.geometry import origin_of
 from anomalib_diffusionad.data.images import check_same_way_up, is_hidden
+from anomalib_diffusionad.data.tiles import Size, sides
+from anomalib_diffusionad.recipes import Settings
 
 logger = logging.getLogger(__name__)
 
@@ -63,11 +66,12 @@ class InputCheck(Callback):
         Raises:
             ValueError: If the pre-processor does not fit, there is no training image, or a file cannot be used.
         """
-        check_pre_processor(pl_module.pre_processor, pl_module.input_size, pl_module.model.image_size)
-        datasets = _datasets(trainer, stage)
+        check_pre_processor(pl_module.pre_processor, pl_module.input_size, pl_module.settings)
+        datasets = datasets_of(trainer, stage)
         leave_out_hidden(datasets.values())
         if pl_module.settings.leave_out_broken:
-            problems = find_problems(list_files(datasets.values()), decode=True)
+            known = None if stage == "fit" else pl_module.settings.intensity_range
+            problems = find_problems(list_files(datasets.values()), decode=True, intensity_range=known)
             if problems:
                 logger.warning("Left out %d files that cannot be used:\n%s", len(problems), _some(problems.values()))
                 leave_out(datasets.values(), set(problems))
@@ -87,19 +91,21 @@ class InputCheck(Callback):
             FileNotFoundError: If a mask is missing.
             ValueError: If masks of files cannot fit the images.
         """
+        if pl_module.settings.tile_size is not None:
+            return  # crops bring theirs along
         dataset = getattr(trainer.train_dataloader, "dataset", None)
         origin = origin_of(dataset, getattr(pl_module.pre_processor, "transform", None))
         pl_module.synthesizer.expect(origin)
 
-    def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Check the headers of the test images."""
-        del pl_module
-        check_files(list_files(_behind(trainer.test_dataloaders)), decode=False)
+    def on_test_start(self, trainer: Trainer, pl_module: Any) -> None:  # noqa: ANN401 - DiffusionAD
+        """Check the headers of the test images, and the values of deep ones."""
+        files = list_files(_behind(trainer.test_dataloaders))
+        check_files(files, decode=False, intensity_range=pl_module.settings.intensity_range)
 
-    def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Check the headers of the images to predict."""
-        del pl_module
-        check_files(list_files(_behind(trainer.predict_dataloaders)), decode=False)
+    def on_predict_start(self, trainer: Trainer, pl_module: Any) -> None:  # noqa: ANN401 - DiffusionAD
+        """Check the headers of the images to predict, and the values of deep ones."""
+        files = list_files(_behind(trainer.predict_dataloaders))
+        check_files(files, decode=False, intensity_range=pl_module.settings.intensity_range)
 
     def on_train_batch_start(
         self,
@@ -132,7 +138,8 @@ class InputCheck(Callback):
             ValueError: If it is not the model's.
         """
         del trainer, batch_idx, dataloader_idx
-        check_shape(batch.image, pl_module.model.image_size)
+        if pl_module.settings.tile_size is None:
+            check_shape(batch.image, pl_module.model.image_size)
 
     on_test_batch_start = on_predict_batch_start = on_validation_batch_start
 
@@ -190,17 +197,18 @@ def leave_out(datasets: Iterable[Any], paths: set[Path]) -> None:
                 dataset.samples = samples[~bad]
 
 
-def check_files(files: Sequence[File], *, decode: bool) -> None:
+def check_files(files: Sequence[File], *, decode: bool, intensity_range: IntensityRange | None = None) -> None:
     """Check image files.
 
     Args:
         files: The files.
-        decode: Decode them, rather than read the headers of all but masks alone.
+        decode: Decode them, rather than read the headers of all but masks and deep images.
+        intensity_range: Maps deep images to [0, 1]; None where that is not known yet.
 
     Raises:
         ValueError: If any cannot be used; the message names them.
     """
-    problems = find_problems(files, decode=decode)
+    problems = find_problems(files, decode=decode, intensity_range=intensity_range)
     require(
         not problems,
         f"{len(problems)} of {len(files)} image files cannot be used; repair or remove them (the model's "
@@ -208,14 +216,21 @@ def check_files(files: Sequence[File], *, decode: bool) -> None:
     )
 
 
-def find_problems(files: Sequence[File], *, decode: bool) -> dict[Path, str]:
+def find_problems(
+    files: Sequence[File], *, decode: bool, intensity_range: IntensityRange | None = None
+) -> dict[Path, str]:
     """A line for each file that cannot be used; arguments as for :func:`check_files`."""
+    beyond: list[Path] = []
+    look = partial(_problem, decode=decode, intensity_range=intensity_range, beyond=beyond)
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
-        problems = list(pool.map(partial(_problem, decode=decode), files))
+        problems = list(pool.map(look, files))
+    if beyond:
+        text = "%d images have values beyond the model's intensity_range %s, which become black or white, such as %s."
+        logger.warning(text, len(beyond), intensity_range, min(beyond))
     return {file.path: f"{file.path}: {problem}" for file, problem in zip(files, problems, strict=True) if problem}
 
 
-def check_shape(image: Tensor, image_size: int) -> None:
+def check_shape(image: Tensor, image_size: Size) -> None:
     """Refuse a batch that the model cannot take.
 
     Args:
@@ -223,7 +238,7 @@ def check_shape(image: Tensor, image_size: int) -> None:
         image_size: Height and width that the model is for, in pixels.
 
     Raises:
-        ValueError: If they are not ``(B, 3, image_size, image_size)``; the message says what to do.
+        ValueError: If they are not ``(B, 3, *image_size)``; the message says what to do.
     """
     require(
         image.ndim != 5,
@@ -231,8 +246,8 @@ def check_shape(image: Tensor, image_size: int) -> None:
         f"datamodule's clip_length_in_frames to 1.",
     )
     require(
-        image.shape[1:] == (3, image_size, image_size),
-        f"A batch holds images of shape {tuple(image.shape[1:])}, but the model needs (3, {image_size}, {image_size}): "
+        image.shape[1:] == (3, *sides(image_size)),
+        f"A batch holds images of shape {tuple(image.shape[1:])}, but the model needs {(3, *sides(image_size))}: "
         f"leave pre_processor at its default, which resizes images of any size, or have yours resize to height and "
         f"width; or set image_size.",
     )
@@ -256,17 +271,18 @@ def check_values(image: Tensor) -> None:
         raise ValueError(msg)
 
 
-def check_pre_processor(pre_processor: Any, input_size: tuple[int, int] | None, image_size: int) -> None:  # noqa: ANN401
+def check_pre_processor(pre_processor: Any, input_size: tuple[int, int] | None, settings: Settings) -> None:  # noqa: ANN401
     """Refuse a pre-processor that normalises, or makes images of another size than the model's.
 
     Args:
         pre_processor: That of a model; None for none.
         input_size: Height and width of the images it makes; None if they are not fixed.
-        image_size: That of the model.
+        settings: Those of the model.
 
     Raises:
         ValueError: If it does; the message says what to do.
     """
+    image_size = settings.image_size
     transform = getattr(pre_processor, "transform", None)
     if transform is None:
         return
@@ -276,22 +292,27 @@ def check_pre_processor(pre_processor: Any, input_size: tuple[int, int] | None, 
         "pre_processor at its default.",
     )
     require(
-        input_size is None or tuple(input_size) == (image_size, image_size),
+        settings.tile_size is None or input_size is None,
+        "With tile_size images keep their resolution: leave pre_processor at its default, which does not resize.",
+    )
+    require(
+        input_size is None or tuple(input_size) == sides(image_size),
         f"The pre_processor makes images of {input_size and tuple(input_size)} pixels, but image_size is {image_size}: "
         f"set image_size to the size you want and leave pre_processor at its default.",
     )
 
 
-def _problem(file: File, *, decode: bool) -> str | None:
+def _problem(file: File, *, decode: bool, intensity_range: IntensityRange | None, beyond: list[Path]) -> str | None:
     is_mask = file.image is not None
     try:
         with Image.open(file.path) as image:
-            # Pillow, and so anomalib, cuts such pixels off at 255 when it makes RGB of them: most turn white
-            deep = image.mode[0] in "IF" and not is_mask
+            deep = is_deep(image) and not is_mask
             if decode or deep:
                 image.load()
-            if deep and image.getextrema()[1] > 255:  # type: ignore[operator]
-                return "it has more than 8 bits a pixel, which anomalib would cut off; convert it to 8 bits"
+            if deep and exceeds(values := np.asarray(image), intensity_range or "full"):
+                beyond.append(file.path)
+            if deep and intensity_range is not None:
+                scaled(values, intensity_range)
             problem = _problem_of_mask(np.asarray(image.convert("L"))) if is_mask else None
         if file.image is not None and file.image.is_file():
             check_same_way_up(file.image, file.path)
@@ -343,7 +364,7 @@ def _some(lines: Iterable[str]) -> str:
     return "\n".join(lines[:LISTED]) + more
 
 
-def _datasets(trainer: Trainer, stage: str) -> dict[str, Any]:
+def datasets_of(trainer: Trainer, stage: str) -> dict[str, Any]:
     """Datasets of a run, by name, as far as they are known before loaders are asked for."""
     datamodule = getattr(trainer, "datamodule", None)
     if datamodule is not None:

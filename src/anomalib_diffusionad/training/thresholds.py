@@ -18,6 +18,9 @@ from torch import Tensor
 from torch.utils._pytree import tree_leaves
 from torchmetrics import Metric
 
+from anomalib_diffusionad.data.depth import read_float
+from anomalib_diffusionad.data.images import evenly
+
 from .batches import training_batches
 from .checkpoint import check_finite
 from .labels import Classes
@@ -26,6 +29,7 @@ from .weights import NETWORK, evaluating, fingerprint, holding
 logger = logging.getLogger(__name__)
 
 IMAGES = 64
+WHOLE_IMAGES = 4
 
 
 class SyntheticThreshold(Callback):
@@ -215,13 +219,29 @@ def _validation_batches(trainer: Trainer, module: Any) -> Iterator[Any]:  # noqa
 def _synthetic_batches(trainer: Trainer, module: Any) -> Iterator[ImageBatch]:  # noqa: ANN401
     """Scored batches of training images and the same with anomalies."""
     generator = torch.Generator().manual_seed(0)
+    scores = _scores_of_whole_images(trainer, module) if module.settings.tile_size is not None else torch.zeros(1)
+    seen = 0
     for moved in training_batches(trainer, module, IMAGES):
         normal, paths = moved.image.as_subclass(Tensor), getattr(moved, "image_path", None)
-        steps = module.synthesizer.steps(normal, paths, module.global_step, generator)
+        foreground = getattr(moved, "foreground", None)
+        steps = module.synthesizer.steps(normal, paths, module.global_step, generator, foreground)
+        rest = scores[(seen + torch.arange(len(normal))) % len(scores)].to(normal.device)
         for image, mask in ((normal, torch.zeros_like(steps.mask)), (steps.result, steps.mask)):
+            found = module.model(image)
             yield ImageBatch(
                 image=image,
                 gt_label=mask.flatten(1).any(dim=1),
                 gt_mask=mask[:, 0],
-                **module.model(image)._asdict(),
+                anomaly_map=found.anomaly_map,
+                pred_score=found.pred_score.maximum(rest),
             )
+        seen += len(normal)
+
+
+def _scores_of_whole_images(trainer: Trainer, module: Any) -> Tensor:  # noqa: ANN401
+    """Scores of a few training images, of which crops show a part alone: no image scores less than its other parts."""
+    loader: Any = trainer.train_dataloader
+    paths = list(loader.dataset.samples.image_path)
+    chosen = [paths[number] for number in evenly(len(paths), WHOLE_IMAGES)]
+    images = (read_float(path, module.settings.intensity_range)[None].to(module.device) for path in chosen)
+    return torch.cat([module.model(image.as_subclass(Tensor)).pred_score for image in images]).cpu()

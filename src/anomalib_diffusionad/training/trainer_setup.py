@@ -12,15 +12,18 @@ from typing import Any
 from anomalib.data import AnomalibDataModule
 from anomalib.engine.plugins.checkpoint_io import AnomalibCheckpointIO
 from anomalib.models import AnomalibModule
+from anomalib.pre_processing import PreProcessor
 from lightning.fabric.plugins import TorchCheckpointIO
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.cli import SaveConfigCallback
 
 from anomalib_diffusionad.checks import require
+from anomalib_diffusionad.data.images import resize_to
 from anomalib_diffusionad.hardware import computes_bfloat16, keep_freed_memory
 from anomalib_diffusionad.recipes import Settings
 
 from .checkpoint import AtomicCheckpointIO
+from .file_reading import FileReading
 
 logger = logging.getLogger(__name__)
 
@@ -136,6 +139,11 @@ def log_settings(what: str, settings: Settings, others: Settings) -> None:
     logger.info("%s: %s.", what, ", ".join(changed) or "no difference")
 
 
+def make_pre_processor(settings: Settings) -> PreProcessor:
+    """Resizes images to what the networks see; leaves them as they are where these look through tiles."""
+    return PreProcessor(None if settings.tile_size is not None else resize_to(settings.image_size))
+
+
 def set_up_again(trainer: Trainer, module: AnomalibModule) -> None:
     """Set up what depends on the settings of a model, after a checkpoint has changed them.
 
@@ -144,6 +152,9 @@ def set_up_again(trainer: Trainer, module: AnomalibModule) -> None:
     datamodule, stage = getattr(trainer, "datamodule", None), trainer.state.fn
     if isinstance(datamodule, AnomalibDataModule):
         datamodule.setup(stage)  # splits nothing a second time
+    for callback in trainer.callbacks:  # type: ignore[attr-defined]
+        if isinstance(callback, FileReading):
+            callback.setup(trainer, module, str(stage))
     module.teardown(str(stage))
     module.setup(str(stage))
 

@@ -92,7 +92,9 @@ class ReconstructionLogger(Callback):
         paths = None if paths is None else paths[: len(image)]
         # a source of randomness of its own: the training is the same with and without pictures
         generator = torch.Generator().manual_seed(have)
-        new = _Samples(*pl_module.synthesizer(image, paths, 0, generator))
+        foreground = getattr(batch, "foreground", None)
+        foreground = None if foreground is None else foreground[: len(image)]
+        new = _Samples(*pl_module.synthesizer(image, paths, 0, generator, foreground))
         if self._samples is not None:
             new = _Samples(*(torch.cat(pair) for pair in zip(self._samples, new, strict=True)))
         self._samples = new

@@ -9,6 +9,7 @@ import torch
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
+from anomalib_diffusionad.data.tiles import pad_to, sides
 from anomalib_diffusionad.diffusion import add_noise
 from anomalib_diffusionad.torch_model import DiffusionADModel
 
@@ -92,6 +93,34 @@ def _reconstructions(network: DiffusionADModel, image: Tensor) -> tuple[list[Sta
         Stage(f"guided, w = {network.guidance_scale:g}", made.guided),
     ]
     return [noisy_small, noisy_big], reconstructions, network.views(*made[:3])
+
+
+def stages_of_the_peak(
+    network: DiffusionADModel, image: Tensor, anomaly_map: Tensor, truth: Tensor | None = None
+) -> list[Stage]:
+    """As :func:`stages` of one image; of one that is seen through tiles, the tile around the highest pixel of its map.
+
+    Args:
+        network: Network in evaluation mode.
+        image: ``(1, 3, H, W)`` in [0, 1], on the device of the network.
+        anomaly_map: What the network made of it, ``(1, 1, H, W)`` or ``(1, H, W)``.
+        truth: Mask of the defects ``(1, 1, H, W)`` or ``(1, H, W)``, if it is known.
+    """
+    if not network.tiled:
+        return stages(network, image, anomaly_map, truth)
+    size, (height, width) = sides(network.image_size), image.shape[2:]
+    peak = divmod(int(_channel(anomaly_map).argmax()), width)
+    top, left = (
+        min(max(0, place - side // 2), max(0, length - side))
+        for place, side, length in zip(peak, size, (height, width), strict=True)
+    )
+    parts = [
+        None if each is None else _channel(each) if each.shape[1] != 3 else each for each in (image, anomaly_map, truth)
+    ]
+    cut = [
+        None if each is None else pad_to(each[..., top : top + size[0], left : left + size[1]], size) for each in parts
+    ]
+    return stages(network, *cut)  # type: ignore[arg-type]
 
 
 def draw_one(steps: list[Stage], row: int, title: str, side: int = 220) -> Image.Image:

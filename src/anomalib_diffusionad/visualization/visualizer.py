@@ -17,17 +17,19 @@ from matplotlib.figure import Figure
 from PIL.Image import Image
 from torch import Tensor
 
+from anomalib_diffusionad.data.depth import file_is_deep
 from anomalib_diffusionad.torch_model import DiffusionADModel
 
 from .names import ImageNames, are_files, derived_name
 from .pictures import COLOURS
-from .stages import draw_one, stages
+from .stages import draw_one, stages_of_the_peak
 from .table import image_threshold, labels, word
 
 COLUMNS = ("Input", "Reconstruction", "Anomaly map", "Ground truth")
 FIELDS = ("image", "gt_mask", "anomaly_map", "pred_mask")
 SUFFIX = "_reconstruction.png"
 LONGEST_NAME = 70
+LARGEST = 2048  # pixels of a side that is drawn as it is
 
 
 class HeatMapVisualizer(ImageVisualizer):
@@ -46,16 +48,19 @@ class HeatMapVisualizer(ImageVisualizer):
         if batch_idx == 0 and dataloader_idx == 0:
             self._names = ImageNames()
         names = self._names(batch, trainer)
-        if are_files(batch):
+        files = are_files(batch)
+        large = max(batch.image.shape[-2:]) > LARGEST
+        if files and not large and not any(file_is_deep(name) for name in names):
             super().on_test_batch_end(trainer, pl_module, outputs, batch, batch_idx, dataloader_idx)
             return
         folder = Path(self.output_dir or Path(trainer.default_root_dir) / "images")
         folder.mkdir(parents=True, exist_ok=True)
         for name, item in zip(names, batch, strict=True):
-            shown = {field: getattr(item, field) for field in FIELDS}
+            shown: dict[str, Any] = {field: _small(getattr(item, field)) for field in FIELDS}
             drawn = self.visualize(ImageItem(**shown))  # what it is made for; frames are other items
             if isinstance(drawn, Image):
-                drawn.save(folder / name)
+                # written as PNG: the suffix of a deep image may be of a format that takes no colours
+                drawn.save(picture_path(trainer, name, folder).with_suffix(".png") if files else folder / name)
 
 
 class ReconstructionVisualizer(Visualizer):
@@ -64,6 +69,8 @@ class ReconstructionVisualizer(Visualizer):
     A picture shows the input, the noisy images, the one-step reconstructions at both scales, the guided one, the
     difference to the input, the map and, in ``test``, the truth, with score and label. It lies beside anomalib's heat
     map and is named after it: ``images/.../000.png`` and ``images/.../000_reconstruction.png``.
+
+    Of an image that is seen through tiles, it shows the tile around the highest pixel of the map.
 
     The networks run once more for each image. With iterative denoising, that takes as long as the test itself.
 
@@ -113,9 +120,13 @@ class ReconstructionVisualizer(Visualizer):
             self._names = ImageNames()
         names = self._names(outputs, trainer)
         image = outputs.image.expand(-1, 3, -1, -1)
-        steps = stages(network, image, outputs.anomaly_map, outputs.gt_mask)
+        truth = outputs.gt_mask
         for row, title in enumerate(_titles(names, outputs, image_threshold(pl_module))):
-            draw_one(steps, row, title).save(self._path(trainer, names[row]))
+            one = slice(row, row + 1)
+            steps = stages_of_the_peak(
+                network, image[one], outputs.anomaly_map[one], None if truth is None else truth[one]
+            )
+            draw_one(steps, 0, title).save(self._path(trainer, names[row]))
 
     def on_predict_batch_end(
         self,
@@ -131,19 +142,32 @@ class ReconstructionVisualizer(Visualizer):
 
     def _path(self, trainer: Trainer, image_path: str) -> Path:
         """Where the picture of an image goes; another image never has the same place."""
-        datamodule = getattr(trainer, "datamodule", None)
-        heat_map = generate_output_filename(
-            input_path=image_path,
-            output_path=self.output_dir or Path(trainer.default_root_dir) / "images",
-            dataset_name=getattr(datamodule, "name", None),
-            category=getattr(datamodule, "category", None),
-        )
+        heat_map = picture_path(trainer, image_path, self.output_dir or Path(trainer.default_root_dir) / "images")
         path = heat_map.with_name(derived_name(heat_map.stem, SUFFIX))
         number = 1
         while self._written.setdefault(path, image_path) != image_path:
             number += 1
             path = heat_map.with_name(derived_name(heat_map.stem, f"_{number}{SUFFIX}"))
         return path
+
+
+def picture_path(trainer: Trainer, image_path: str, folder: str | Path) -> Path:
+    """Where anomalib's picture of an image file goes."""
+    datamodule = getattr(trainer, "datamodule", None)
+    return generate_output_filename(
+        input_path=image_path,
+        output_path=folder,
+        dataset_name=getattr(datamodule, "name", None),
+        category=getattr(datamodule, "category", None),
+    )
+
+
+def _small(values: Tensor | None) -> Tensor | None:
+    """A part of the rows and columns of an image or a map that is large; pictures are far smaller."""
+    if values is None:
+        return None
+    step = -(-max(values.shape[-2:]) // LARGEST)
+    return values[..., ::step, ::step]
 
 
 def _titles(names: list[str], batch: Any, threshold: float | None) -> list[str]:  # noqa: ANN401 - of any kind

@@ -26,6 +26,8 @@ def draw_on_batch(
 ) -> SynthesisSteps:
     """Put anomalies on some images of a batch.
 
+    Of images that are no squares, on a random square as high or as wide as they are.
+
     Images of any device and precision are copied to the host and drawn on there, in float32.
 
     Args:
@@ -39,6 +41,8 @@ def draw_on_batch(
     Returns:
         The steps of N images, on the device of the images.
     """
+    if image.shape[2] != image.shape[3]:
+        return _on_a_square(image, rows, foreground, texture, self_augmentation, generator)
     rng = np.random.default_rng(int(torch.randint(2**62, (), generator=generator)))
     images = list(image.detach().float().cpu().permute(0, 2, 3, 1).contiguous().numpy())
     places = foreground[:, 0].cpu().numpy()
@@ -57,6 +61,43 @@ def draw_on_batch(
         each.to(image.device, non_blocking=True) for each in (shape, mask, appearance, opacity, result)
     )
     return SynthesisSteps(shape, foreground, mask, appearance, opacity, result, [one.kinds for one in drawn])
+
+
+def _on_a_square(
+    image: Tensor,
+    rows: Sequence[int],
+    foreground: Tensor,
+    texture: Callable[[], Tensor] | None,
+    self_augmentation: float,
+    generator: torch.Generator | None,
+) -> SynthesisSteps:
+    """Arguments as of :func:`draw_on_batch`."""
+    size = image.shape[2:]
+    side = min(size)
+    middles = [
+        int(torch.randint(length, (), generator=generator)) for length in size
+    ]  # the ends are as likely as the rest
+    top, left = (min(max(0, at - side // 2), length - side) for at, length in zip(middles, size, strict=True))
+    part = (..., slice(top, top + side), slice(left, left + side))
+    allowed = foreground[part].clone()
+    allowed[~allowed.flatten(1).any(dim=1)] = True  # there is no foreground here
+    square = None if texture is None else lambda: texture()[..., :side, :side]
+    drawn = draw_on_batch(image[part], rows, allowed, square, self_augmentation, generator)
+    normal = torch.stack([image[row] for row in rows]).float()
+
+    def placed(values: Tensor, around: Tensor) -> Tensor:
+        whole = around.clone()
+        whole[part] = values
+        return whole
+
+    nothing = torch.zeros_like(normal[:, :1], dtype=torch.bool)
+    return drawn._replace(
+        shape=placed(drawn.shape, nothing),
+        foreground=foreground,
+        mask=placed(drawn.mask, nothing),
+        appearance=placed(drawn.appearance, normal),
+        result=placed(drawn.result, normal),
+    )
 
 
 def _as_array(texture: Tensor) -> Array:
