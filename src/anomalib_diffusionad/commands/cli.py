@@ -10,6 +10,7 @@ import secrets
 import sys
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import anomalib
@@ -114,7 +115,7 @@ class DiffusionADCLI(AnomalibCLI):
         """Make the engine, which tries again where another run has just taken the number of its folder."""
         super().instantiate_engine()
         make = self.engine._setup_workspace  # noqa: SLF001 - the one place where the folder is made
-        self.engine._setup_workspace = lambda *args, **kwargs: _try_again(make, *args, **kwargs)  # noqa: SLF001
+        self.engine._setup_workspace = partial(_try_again, make)  # type: ignore[method-assign]  # noqa: SLF001
 
     def _prepare_subcommand_kwargs(self, subcommand: str) -> dict[str, Any]:
         """Arguments of the engine's method; ``export`` gets the model with what the user has given for it.
