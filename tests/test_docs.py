@@ -19,6 +19,7 @@ from jsonargparse import ArgumentParser
 
 from anomalib_diffusionad import lightning_model, recipes
 from anomalib_diffusionad.commands.cli import COMMANDS
+from anomalib_diffusionad.commands.configs import with_usual_folders
 from anomalib_diffusionad.commands.convert import import_official
 from anomalib_diffusionad.official import to_official
 from anomalib_diffusionad.training import thresholds
@@ -124,7 +125,7 @@ def test_commands_are_taken(
         (tmp_path / "configs").symlink_to(ROOT / "configs")
         for folder in ("folder_or_image", "new_images"):
             (tmp_path / folder).mkdir()
-        parsers[name].parse_args(arguments)
+        parsers[name].parse_args(with_usual_folders(arguments))
     elif program == "python":
         script = arguments[1:] if arguments[0] == "-m" else arguments
         path = ROOT / (script[0].replace(".", "/") + ".py" if arguments[0] == "-m" else script[0])

@@ -35,6 +35,8 @@ SIZES = ((64, 64), (150, 97), (100, 331))
 # arguments to train with, by the one that is tried
 VALUES: dict[str, dict[str, Any]] = {
     "image_size": {"image_size": 96},
+    "tile_size": {"tile_size": 64},
+    "tile_overlap": {"tile_size": 64, "tile_overlap": 0.5},
     "preset": {"preset": "compact"},
     "base_channels": {"base_channels": 64},
     "segmentation_channels": {"segmentation_channels": 8},
@@ -63,6 +65,7 @@ VALUES: dict[str, dict[str, Any]] = {
     "self_augmentation": {"self_augmentation": 0.1, "anomaly_source": "textures"},
     "foreground": {"foreground": "random"},
     "leave_out_broken": {"leave_out_broken": True},
+    "intensity_range": {"intensity_range": (0, 1000)},
     "anomalies": {"anomalies": "broad"},
     "recipe": {"recipe": "fast"},
     "pre_processor": {"pre_processor": PreProcessor(Resize((64, 64), InterpolationMode.NEAREST))},
@@ -223,7 +226,11 @@ def test_scores_are_those_of_the_trained_model(argument: str, images: Path, tmp_
     """To the last bit."""
     path, expected = train(images, tmp_path, VALUES[argument])
     for way, found in WAYS.items():
-        assert found(path, images, tmp_path / way) == expected, way
+        if way == "ablate" and "tile_size" in VALUES[argument]:
+            with pytest.raises(ValueError, match="tile_size"):
+                found(path, images, tmp_path / way)
+        else:
+            assert found(path, images, tmp_path / way) == expected, way
 
 
 def test_exported_graphs_give_the_scores_of_the_trained_model(images: Path, tmp_path: Path) -> None:

@@ -78,8 +78,7 @@ def test_a_marked_pixel_lies_in_the_map_where_it_lies_in_the_image(
     size: tuple[int, int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model = make_tiled().model.eval()
-    monkeypatch.setattr(model, "restore", lambda image: image)
-    monkeypatch.setattr(model, "segment", lambda image, _: image[:, :1])
+    monkeypatch.setattr(model, "look", lambda image: (image[:, :1], image))
     for place in ((0, 0), (size[0] - 1, size[1] - 1), (size[0] // 3, size[1] // 2)):
         image = torch.zeros(1, 3, *size)
         image[:, :, place[0], place[1]] = 1

@@ -11,6 +11,7 @@ import pytest
 import yaml
 from anomalib.cli import AnomalibCLI
 from anomalib.deploy import OpenVINOInferencer, TorchInferencer
+from anomalib.utils import path
 from jsonargparse import ArgumentParser
 
 from anomalib_diffusionad.commands import app as page
@@ -83,12 +84,12 @@ class Launched:
 def test_export_obeys_what_is_given(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """anomalib's own ``export`` loads the checkpoint into the class alone."""
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("TRUST_REMOTE_CODE", "1")
     write_folder(Path("my_part"))
     run(DiffusionADCLI, "fit --data Folder --data.root my_part --trainer.max_steps=1 --data.num_workers=0", *SMALL)
     checkpoint = Path("results/DiffusionAD/my_part/latest/weights/lightning/model.ckpt")
     line = f"export --ckpt_path {checkpoint} --export_type torch"
-    given = run(DiffusionADCLI, line, "--model.denoising=one_step", "--model.top_k=3").config_init["export"]
-    assert given["ckpt_path"] == checkpoint
+    run(DiffusionADCLI, line, "--model.denoising=one_step", "--model.top_k=3")
     model = TorchInferencer(Path("results/weights/torch/model.pt"), device="cpu").model
     assert (model.model.denoising, model.model.top_k, model.model.image_size) == ("one_step", 3, 64)
     with pytest.raises(ValueError, match=r"beta_end=0\.01 is given"):
@@ -125,3 +126,20 @@ def test_what_a_folder_leaves_open_is_as_in_the_configuration() -> None:
 )
 def test_what_is_complete_stays_as_it_is(line: str) -> None:
     assert with_usual_folders(line.split()) == line.split()
+
+
+def test_runs_that_start_in_the_same_instant_get_folders_of_their_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Both find the same number free."""
+    folder = tmp_path / "DiffusionAD" / "my_part"
+    (folder / "v0").mkdir(parents=True)
+    seen = iter([None, None])  # what there was a moment ago
+    highest = path._highest_version_dir
+    monkeypatch.setattr(path, "_highest_version_dir", lambda root: next(seen, highest(root)))
+    monkeypatch.chdir(tmp_path)
+    line = f"fit --data Folder --data.root ./my_part --default_root_dir {tmp_path} --trainer.accelerator cpu"
+    cli = DiffusionADCLI(line.split(), run=False)
+    cli.engine._setup_workspace(cli.model, datamodule=cli.datamodule, versioned_dir=True)
+    assert next(seen, "all seen") == "all seen"
+    assert (folder / "latest").resolve() == folder / "v1"

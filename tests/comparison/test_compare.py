@@ -147,6 +147,34 @@ def test_a_script_that_compares_while_it_is_imported_is_told_so(fields, tmp_path
         compare(write_config(tmp_path / "compare.yaml", fields))
 
 
+def test_checkpoints_that_exist_are_measured_as_when_they_were_trained(run, fields, tmp_path):
+    where = str(run / "cells" / "Small" / "{category}" / "%s" / "seed{seed}" / "model.ckpt")
+    untrained = {"max_epochs": None, "train_batch_size": 32}
+    models = [model | untrained | {"checkpoint": where % model["name"]} for model in (PATCHCORE, TINY)]
+    faster = models[1] | {"name": "one step", "init_args": {"denoising": "one_step"}}
+    config = write_config(tmp_path / "compare.yaml", fields | {"models": [*models, faster]})
+    with quick():
+        page = compare(config).read_text()
+    found = {record["model"]: record for record in records(tmp_path / "results").values()}
+    trained = {record["model"]: record for record in records(run).values() if record["category"] == "stripes"}
+    assert {record["status"] for record in found.values()} == {"finished"}, found
+    for name, record in trained.items():
+        assert {metric: found[name][metric] for metric in METRICS} == pytest.approx({m: record[m] for m in METRICS})
+        assert "train_seconds" not in found[name]
+    assert found["one step"]["latency_ms"] < found["DiffusionAD"]["latency_ms"]
+    assert page.count("<td>not here</td>") == 3
+    assert "tested in float32 with the weights of its last training step, or of the checkpoint given" in page
+
+
+def test_a_checkpoint_of_another_size_is_refused_by_name(run, fields, tmp_path):
+    checkpoint = run / "cells" / "Small" / "stripes" / "DiffusionAD" / "seed0" / "model.ckpt"
+    models = [TINY | {"max_epochs": None, "checkpoint": str(checkpoint)}]
+    with quick():
+        compare(write_config(tmp_path / "compare.yaml", fields | {"models": models, "image_size": 96}))
+    (record,) = records(tmp_path / "results").values()
+    assert "made with image_size=64, but image_size=96 is given" in record["error"]
+
+
 def test_a_folder_without_masks(folder, fields, tmp_path):
     data = {
         "name": "own",

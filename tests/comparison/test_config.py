@@ -92,6 +92,10 @@ def test_models_are_bare_and_of_the_same_size(load, fields):
             {"models": [PATCHCORE | {"max_epochs": None}]},
             "PatchCore has no training budget; give max_epochs",
         ),
+        (
+            {"models": [PATCHCORE | {"checkpoint": "model.ckpt"}]},
+            "PatchCore has a checkpoint, which is not trained; leave out max_epochs",
+        ),
         ({"models": [PATCHCORE | {"max_time": "1h"}]}, "max_time of PatchCore must be DD:HH:MM:SS"),
         ({"models": [PATCHCORE | {"name": "a/b"}]}, "the name 'a/b' becomes the name of a folder"),
         ({"models": [PATCHCORE | {"name": "a" * 256}]}, "becomes the name of a folder; .* at most 255 bytes"),

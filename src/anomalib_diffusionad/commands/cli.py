@@ -5,9 +5,12 @@
 
 import inspect
 import os
+import random
 import secrets
 import sys
+import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import anomalib
@@ -41,6 +44,8 @@ COMMANDS: dict[str, Callable[..., Any]] = {
     "import-official": import_official,
     "export-official": export_official,
 }
+# to make the folder of a run
+ATTEMPTS = 20
 # commands that take a file and write another
 FILE_TO_FILE = {"import-official", "export-official"}
 # commands with an argument ``config`` -> kind of the files that it finds by name
@@ -106,6 +111,12 @@ class DiffusionADCLI(AnomalibCLI):
         if seed is not None and seed is not False:
             seed_everything(None if seed is True else seed, workers=True)
 
+    def instantiate_engine(self) -> None:
+        """Make the engine, which tries again where another run has just taken the number of its folder."""
+        super().instantiate_engine()
+        make = self.engine._setup_workspace  # noqa: SLF001 - the one place where the folder is made
+        self.engine._setup_workspace = partial(_try_again, make)  # type: ignore[method-assign]  # noqa: SLF001
+
     def _prepare_subcommand_kwargs(self, subcommand: str) -> dict[str, Any]:
         """Arguments of the engine's method; ``export`` gets the model with what the user has given for it.
 
@@ -131,6 +142,16 @@ class DiffusionADCLI(AnomalibCLI):
             COMMANDS[name](**arguments)
         else:
             super()._run_subcommand()
+
+
+def _try_again(make: Callable[..., None], *args, **kwargs) -> None:
+    """Make the folder v0, v1 and so on of a run; runs that start in the same instant find the same number free."""
+    for _ in range(ATTEMPTS):
+        try:
+            return make(*args, **kwargs)
+        except (FileExistsError, FileNotFoundError):  # noqa: PERF203 - the folder, or the link, of another run
+            time.sleep(random.random() / 10)  # noqa: S311 - so that they do not meet again
+    return make(*args, **kwargs)
 
 
 def _has_to_share_the_seed() -> bool:

@@ -114,7 +114,16 @@ def read_as_seen(path: str | Path, transform: Transform | None, intensity_range:
 
 
 def as_seen(image: Tensor, mask: Tensor | None, transform: Transform | None) -> tuple[Tensor, Tensor | None]:
-    """Give an image, ``(1, H, W)`` or ``(3, H, W)``, and its mask the form in which a model sees them."""
+    """Give an image, ``(1, H, W)`` or ``(3, H, W)``, and its mask the form in which a model sees them.
+
+    Raises:
+        ValueError: If it is a clip of several images.
+    """
+    require(
+        image.ndim == 3,
+        f"A clip of several frames, {tuple(image.shape)}, is no image: set the datamodule's clip_length_in_frames "
+        f"to 1.",
+    )
     if transform is not None:
         image, mask = (transform(image), None) if mask is None else transform(image, mask)
     return image.as_subclass(Tensor).expand(3, -1, -1), mask
