@@ -6,7 +6,7 @@
 import torch
 from torch import Tensor, nn
 
-from .data.tiles import Size, sides
+from anomalib_diffusionad.data.tiles import Size, sides
 
 MIN_VARIANCE = 1e-5
 

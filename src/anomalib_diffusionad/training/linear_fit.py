@@ -114,7 +114,8 @@ def aligned(images: Tensor) -> bool:
     """
     if len(images) < LEAST_IMAGES:
         return True
-    linear = LinearDenoiser(tuple(images.shape[2:])).to(images.device)
+    height, width = images.shape[2:]
+    linear = LinearDenoiser((height, width)).to(images.device)
     linear.fit(images[::2])
     others = images[1::2]
     turned = turn_each(others, torch.Generator().manual_seed(0))
