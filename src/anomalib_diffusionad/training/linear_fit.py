@@ -24,8 +24,8 @@ IMAGES = 256
 LEAST_IMAGES = 8
 # turned images are this many times as far from their estimate where all images lie alike
 ALIGNED = 1.1
-# signal level at which that is measured
-LEVEL = 0.97
+# signal level at which that is measured, and turns of each image
+LEVEL, DRAWS = 0.97, 4
 
 
 class LinearFit(Callback):
@@ -114,17 +114,21 @@ def aligned(images: Tensor) -> bool:
     """
     if len(images) < LEAST_IMAGES:
         return True
-    height, width = images.shape[2:]
-    linear = LinearDenoiser((height, width)).to(images.device)
-    linear.fit(images[::2])
-    others = images[1::2]
-    turned = turn_each(others, torch.Generator().manual_seed(0))
-    level = torch.full((len(others), 1, 1, 1), LEVEL, device=images.device)
+    generator, (height, width) = torch.Generator().manual_seed(0), images.shape[2:]
+    upright = turned = 0.0
+    for start in (0, 1):
+        linear = LinearDenoiser((height, width)).to(images.device)
+        linear.fit(images[start::2])
+        others = images[1 - start :: 2]
+        upright += _error(linear, others)
+        turned += sum(_error(linear, turn_each(others, generator)) for _ in range(DRAWS)) / DRAWS
+    return turned > ALIGNED * upright
 
-    def error(clean: Tensor) -> float:
-        return float((linear(level.sqrt() * clean, level)[0] - clean).square().mean().sqrt())
 
-    return error(turned) > ALIGNED * error(others)
+def _error(linear: LinearDenoiser, images: Tensor) -> float:
+    """How far images are from their estimates."""
+    level = torch.full((len(images), 1, 1, 1), LEVEL, device=images.device)
+    return float((linear(level.sqrt() * images, level)[0] - images).square().mean().sqrt())
 
 
 def _training_images(trainer: Trainer, module: Any) -> tuple[Tensor, Tensor]:  # noqa: ANN401
