@@ -13,8 +13,10 @@ from baseline import Baseline
 from common import alternate, make_model, random_images, timed
 from torch import Tensor, nn
 
-ALTERNATIVES = ("draem", "patchcore")
+ALTERNATIVES = ("draem", "patchcore", "patchcore-lite0")
 BANK = (20_000, 1536)
+# a tenth of the patches of 200 images, one for each 8 x 8 pixels
+LITE_IMAGES, LITE_STRIDE, LITE_CHANNELS = 20, 8, 40 + 112
 WORTHWHILE = 1.03  # a larger batch must be faster by this factor for a still larger one to be tried
 
 Score = Callable[[Tensor], Tensor]
@@ -39,7 +41,8 @@ def make_network(name: str, preset: str, size: int, **arguments) -> nn.Module:
     """A network with random weights.
 
     Args:
-        name: ``"draem"``, ``"patchcore"``, ``"baseline"`` for the reference implementation, or anything else for ours.
+        name: ``"draem"``, ``"patchcore"``, ``"patchcore-lite0"`` with EfficientNet-Lite0, ``"baseline"`` for the
+            reference implementation, or anything else for ours.
         preset: Preset of the latter two.
         size: Height and width of the images in pixels.
         **arguments: Further arguments of ``DiffusionAD``.
@@ -50,6 +53,10 @@ def make_network(name: str, preset: str, size: int, **arguments) -> nn.Module:
     if name == "patchcore":
         model = PatchcoreModel(layers=["layer2", "layer3"], backbone="wide_resnet50_2", pre_trained=False)
         model.memory_bank = torch.randn(BANK)
+        return model
+    if name == "patchcore-lite0":
+        model = PatchcoreModel(["blocks.2", "blocks.4"], backbone="tf_efficientnet_lite0", pre_trained=False)
+        model.memory_bank = torch.randn(LITE_IMAGES * (size // LITE_STRIDE) ** 2, LITE_CHANNELS)
         return model
     ours = make_model(preset, size, **arguments).model
     return Baseline(ours) if name == "baseline" else ours

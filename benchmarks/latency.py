@@ -49,7 +49,16 @@ from torchvision.utils import save_image
 from anomalib_diffusionad.hardware import describe_machine
 from anomalib_diffusionad.synthesis.textures import find_images
 
-TORCH = ("baseline", "float32", "bfloat16", "compile-float32", "compile-bfloat16", "draem", "patchcore")
+TORCH = (
+    "baseline",
+    "float32",
+    "bfloat16",
+    "compile-float32",
+    "compile-bfloat16",
+    "draem",
+    "patchcore",
+    "patchcore-lite0",
+)
 EXPORTED = ("onnxruntime", "openvino-f32", "openvino-bf16", "openvino-int8")
 
 Run = Callable[[], np.ndarray]
