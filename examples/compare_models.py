@@ -33,7 +33,6 @@ def comparison(out: Path, seconds: int, backbone_weights: str | None) -> dict[st
         patchcore["init_args"] = backbone | {"pre_trained": False}
     diffusion_ad = {
         "recipe": "fast",
-        "smoothing_sigma": 0.0,
         "anomaly_source": textures,
         "self_augmentation": 0.0,
         "foreground": "none",

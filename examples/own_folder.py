@@ -52,11 +52,7 @@ def main() -> None:
         val_split_mode="none",
         seed=0,
     )
-    model = DiffusionAD(
-        recipe="fast",
-        image_size=arguments.size,
-        smoothing_sigma=0.0,
-    )
+    model = DiffusionAD(recipe="fast", image_size=arguments.size)
     engine = Engine(max_epochs=-1, max_steps=arguments.steps, default_root_dir=arguments.out / "results")
     engine.fit(model, datamodule=datamodule)
     engine.test(model, datamodule=datamodule)

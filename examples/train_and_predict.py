@@ -31,7 +31,6 @@ def main() -> None:
     model = DiffusionAD(
         recipe="fast",
         image_size=64,
-        smoothing_sigma=0.0,
         anomaly_source=str(root / "textures"),
         self_augmentation=0.0,
         foreground="none",

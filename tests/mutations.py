@@ -108,7 +108,7 @@ MUTATIONS = (
     ("data/geometry.py", "transform.p = 1.0", "transform.p = 0.0", "data/test_geometry.py"),
     (
         "training/input_check.py",
-        "image.shape[1:] == (3, image_size, image_size)",
+        "image.shape[1:] == (3, *sides(image_size))",
         "image.shape[1] == 3",
         "training/test_ways_into_training.py",
     ),
@@ -139,9 +139,19 @@ MUTATIONS = (
     ("training/replay.py", "if not stepped or len", "if len", "training/test_replay.py"),
     ("training/replay.py", " / distributed.get_world_size()", "", "training/test_replay.py"),
     ("training/finite_loss.py", 'reduce_op="max"', 'reduce_op="min"', "test_faults.py"),
-    ("training/replay.py", "(count,), generator=generator", "(count,)", "training/test_replay.py"),
+    (
+        "training/replay.py",
+        "(max(1, count // 2),), generator=generator",
+        "(max(1, count // 2),)",
+        "training/test_replay.py",
+    ),
     ("training/replay.py", "parameter.grad = gradient\n", "parameter.grad = None\n", "training/test_replay.py"),
-    ("training/replay.py", "values.rot90(int(quarters), (2, 3))", "values", "training/test_replay.py"),
+    (
+        "training/symmetries.py",
+        "values.rot90(quarters if square else 2 * (quarters % 2), (2, 3))",
+        "values",
+        "training/test_symmetries.py",
+    ),
     ("training/thresholds.py", "with holding(module.model, weights), ", "with ", "training/test_thresholds.py"),
     ("training/thresholds.py", "torch.zeros_like(steps.mask)", "steps.mask", "training/test_thresholds.py"),
     (

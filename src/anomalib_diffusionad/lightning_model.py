@@ -71,9 +71,8 @@ class DiffusionAD(DiffusionADExport, training.CarriedSettings, AnomalibModule):
         beta_end: Noise variance of the last of 1000 steps (0.02).
         noise_seed: Seed of the inference noise, which is the same for every image and stored with the weights (0).
         top_k: The image score is the mean of this many highest pixels of the map (50).
-        smoothing_sigma: Standard deviation in pixels of a Gaussian that smooths the map, up to an eighth of
-            ``image_size``, 0 for none. It fills the spotty maps of short training runs, and wipes out defects that are
-            thinner (0; fast 1).
+        smoothing_sigma: Standard deviation in pixels of a Gaussian that smooths the map, up to an eighth of the shorter
+            side, 0 for none. It fills spotty maps, and wipes out defects that are thinner (0).
         focal_weight: Weight of the focal loss in Eq. 10, not negative (5).
         mask_loss: ``"paper"``, Eq. 10, or ``"area_weighted"``, a focal loss alone in which pixels of small anomalies
             count more (paper; fast area_weighted).

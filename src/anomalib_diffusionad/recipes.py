@@ -134,7 +134,6 @@ RECIPES = {
         learning_rate=2e-3,
         learning_rate_schedule="one_cycle",
         segmentation_replay=4,
-        smoothing_sigma=1.0,
         anomalies="broad",
         foreground="auto",
     ),
