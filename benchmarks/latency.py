@@ -47,6 +47,7 @@ from tables import print_facts, print_table
 from torchvision.utils import save_image
 
 from anomalib_diffusionad.hardware import describe_machine
+from anomalib_diffusionad.recipes import PRESETS
 from anomalib_diffusionad.synthesis.textures import find_images
 
 TORCH = (
@@ -285,7 +286,7 @@ def report(results: dict[int, dict[str, dict[str, Any]]], arguments: argparse.Na
 def parse() -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--preset", default="paper", choices=["paper", "small", "tiny"])
+    parser.add_argument("--preset", default="paper", choices=PRESETS)
     parser.add_argument("--size", type=int, default=256)
     parser.add_argument("--sizes", type=numbers, help="several sizes, separated by commas, in place of --size")
     parser.add_argument("--batch", type=int, default=1)

@@ -19,7 +19,10 @@ from tests.conftest import COMPONENTS
 
 NAMES = sorted(set(inspect.signature(DiffusionAD).parameters) - COMPONENTS)
 CHOICES = {
-    "preset": {"paper", "small", "tiny"},
+    "preset": {"paper", "small", "tiny", "compact"},
+    "mask_loss": {"paper", "area_weighted"},
+    "optimizer": {"adam", "muon"},
+    "anomalies": {"perlin", "broad"},
     "denoising": {"norm_guided", "one_step", "iterative"},
     "recipe": {"paper", "fast"},
     "learning_rate_schedule": {"constant", "one_cycle"},
