@@ -17,7 +17,7 @@ def print_table(header: list[str], rows: list[list[str]]) -> None:
 
 def print_facts(title: str, results: Mapping[str, Mapping[str, Any]]) -> None:
     """A table with a row for each of some named things, and a column for each fact that one has, a "note" last."""
-    known = [column for facts in results.values() for column, fact in facts.items() if fact not in {None, ""}]
+    known = [column for facts in results.values() for column, fact in facts.items() if cell(fact)]
     columns = sorted(dict.fromkeys(known), key="note".__eq__)
     rows = [[name, *(cell(facts.get(column)) for column in columns)] for name, facts in results.items()]
     print_table([title, *columns], rows)
