@@ -267,6 +267,9 @@ def test_compact_networks_export_and_quantise_likewise(batch: np.ndarray, tmp_pa
     rounded = [node for node in layers if node.input_value(0).get_node().get_type_name() == "FakeQuantize"]
     names = {node.get_friendly_name() for node in rounded}
     assert not names & {*kept, *exact_products(quantized)}
+    products = [node for node in layers if node.get_friendly_name() in exact_products(quantized)]
+    assert len(products) == 2
+    assert all(node.input_value(1).get_node().get_type_name() == "Constant" for node in products)
     assert len([node for node in rounded if node.get_type_name() == "Convolution"]) >= 14
     assert np.corrcoef(anomaly_map(quantized, batch).ravel(), expected.ravel())[0, 1] > 0.999
 

@@ -163,7 +163,8 @@ def compress(graph: "openvino.Model") -> "openvino.Model":
     """
     import nncf  # noqa: PLC0415 - optional, and slow to import
 
-    scope = nncf.IgnoredScope(names=ends(graph), types=["GroupConvolution"], validate=False)
+    names = [*ends(graph), *exact_products(graph)]
+    scope = nncf.IgnoredScope(names=names, types=["GroupConvolution"], validate=False)
     return nncf.compress_weights(graph, ignored_scope=scope)
 
 
