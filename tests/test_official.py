@@ -194,3 +194,8 @@ def test_unsupported_settings_are_named(tmp_path: Path, args: dict, message: str
     torch.save(content, tmp_path / "model.pt")
     with pytest.raises(ValueError, match=message):
         DiffusionAD.from_official(tmp_path / "model.pt")
+
+
+def test_compact_networks_are_none_of_the_originals() -> None:
+    with pytest.raises(ValueError, match="no compact networks"):
+        to_official(make_model(preset="compact").model)

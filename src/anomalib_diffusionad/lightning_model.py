@@ -55,7 +55,7 @@ class DiffusionAD(DiffusionADExport, training.CarriedSettings, AnomalibModule):
         tile_size: Height and width of tiles in pixels: the networks see random crops of this size in training and slide
             over images afterwards. Images keep their resolution, and ``image_size`` does not count.
         tile_overlap: Share of a tile that it has in common with the next, in [0, 0.75] (0.25).
-        preset: Size of the networks: ``"paper"`` (160 M parameters), ``"small"`` (40 M), ``"tiny"`` (8 M) or
+        preset: Size of the networks: ``"paper"`` (160 M parameters), ``"small"`` (40 M), ``"tiny"`` (10 M) or
             ``"compact"`` (2 M on folded pixels, with a linear denoiser to start from) (paper; fast compact).
         base_channels: Width of the U-Net in place of the preset's, a multiple of 32.
         segmentation_channels: Width of the segmentation network in place of the preset's.

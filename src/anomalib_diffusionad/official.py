@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 from torch.serialization import safe_globals
 
+from .checks import require
 from .data.tiles import sides
 from .torch_model import DiffusionADModel
 
@@ -139,6 +140,10 @@ def to_official(model: DiffusionADModel, args: Mapping[str, Any] | None = None, 
     Returns:
         Dictionary for ``torch.save``.
     """
+    require(
+        model.linear is None,
+        "The original code has no compact networks: only models of the presets paper, small and tiny can be exported.",
+    )
     known = {
         "img_size": list(sides(model.image_size)),
         "T": len(model.alpha_bar),

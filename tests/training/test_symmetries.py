@@ -44,3 +44,10 @@ def test_rectangles_keep_their_shape_and_what_is_round_stays_round() -> None:
     assert (turned - disc).abs().mean() < 0.01
     corners = torch.arange(6.0).view(1, 1, 2, 3)
     assert len({tuple(turn(corners, generator).flatten().tolist()) for _ in range(100)}) == 4
+
+
+def test_turns_do_not_depend_on_the_precision_of_the_training() -> None:
+    values = torch.rand(20, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    expected = turn_each(values, torch.Generator().manual_seed(1))
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(turn_each(values, torch.Generator().manual_seed(1)), expected)

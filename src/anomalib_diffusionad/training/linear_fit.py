@@ -17,6 +17,7 @@ from anomalib_diffusionad.torch_model import LinearEstimate
 
 from .batches import training_batches
 from .symmetries import turn_each
+from .weights import share_buffers
 
 logger = logging.getLogger(__name__)
 
@@ -57,6 +58,7 @@ class LinearFit(Callback):
             if not trainer.global_step:
                 model.linear.fit(images)
                 model.segmentation.fit(images)
+                logger.info("The linear denoiser was fitted to %d training images.", len(images))
             self.any_pose = not aligned(images)
         enough = min(int((half == number).sum()) for number in (0, 1)) >= LEAST_IMAGES
         self.any_pose, enough = trainer.strategy.broadcast((self.any_pose, enough))
@@ -66,11 +68,7 @@ class LinearFit(Callback):
             if trainer.is_global_zero:
                 linear.fit(images[half == number])
             self._halves.append(linear)
-        if trainer.world_size > 1:
-            for module in (model.linear, model.segmentation, *self._halves):
-                for buffer in module.buffers():
-                    buffer.copy_(trainer.strategy.broadcast(buffer))
-        logger.info("The linear denoiser was fitted to %d training images.", len(images))
+        share_buffers(trainer, model.linear, model.segmentation, *self._halves)
         logger.info("Training images lie %s.", "in any pose" if self.any_pose else "alike")
 
     def on_fit_end(self, trainer: Trainer, pl_module: Any) -> None:  # noqa: ANN401
@@ -93,7 +91,7 @@ class LinearFit(Callback):
         own = [half_of(path) for path in paths] * 2
 
         def estimate(noisy: Tensor, alpha_bar: Tensor) -> tuple[Tensor, Tensor]:
-            in_first = torch.tensor(own, device=noisy.device)[:, None, None, None] == 0
+            in_first = torch.tensor(own).to(noisy.device, non_blocking=True)[:, None, None, None] == 0
             (by_first, left_by_first), (by_second, left_by_second) = first(noisy, alpha_bar), second(noisy, alpha_bar)
             left = torch.where(in_first, left_by_second, left_by_first)
             return torch.where(in_first, by_second, by_first), left

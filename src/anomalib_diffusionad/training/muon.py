@@ -24,7 +24,7 @@ RATIO = 5
 COEFFICIENTS = (3.4445, -4.7750, 2.0315)
 STEPS = 3
 # layers next to images and maps, whose kernels are no transformations of features
-ENDS = ("stem", "head")
+ENDS = ("stem", "head", "block1", "fin_out")
 
 
 def parameter_groups(network: nn.Module, rate: float) -> list[dict[str, Any]]:

@@ -40,6 +40,9 @@ def _rotate(value: Tensor, generator: torch.Generator) -> Tensor:
     angle = (draw[1] - 0.5) * math.pi / 2
     cos, sin = math.cos(angle), math.sin(angle)
     aspect = value.shape[2] / value.shape[3]
-    matrix = torch.tensor([[[cos, -sin * aspect, 0.0], [sin / aspect, cos, 0.0]]], device=value.device)
-    grid = F.affine_grid(matrix, list(value.shape), align_corners=False)
-    return F.grid_sample(value, grid, mode="bicubic", padding_mode="reflection", align_corners=False).clamp(0, 1)
+    matrix = torch.tensor([[[cos, -sin * aspect, 0.0], [sin / aspect, cos, 0.0]]])
+    # whatever the precision of the training: places in 16 bits are off by parts of a pixel
+    with torch.autocast(value.device.type, enabled=False):
+        value = value.float()
+        grid = F.affine_grid(matrix.to(value.device, non_blocking=True), list(value.shape), align_corners=False)
+        return F.grid_sample(value, grid, mode="bicubic", padding_mode="reflection", align_corners=False).clamp(0, 1)

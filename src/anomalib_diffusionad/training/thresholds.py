@@ -7,14 +7,14 @@ import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import islice
-from typing import Any
+from typing import Any, cast
 
 import torch
 from anomalib.data import ImageBatch
 from anomalib.post_processing import PostProcessor
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.trainer.states import TrainerFn
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 from torchmetrics import Metric
 
@@ -24,7 +24,7 @@ from anomalib_diffusionad.data.images import evenly
 from .batches import training_batches
 from .checkpoint import check_finite
 from .labels import Classes
-from .weights import NETWORK, evaluating, fingerprint, holding
+from .weights import NETWORK, evaluating, fingerprint, holding, share_buffers
 
 logger = logging.getLogger(__name__)
 
@@ -94,6 +94,7 @@ class SyntheticThreshold(Callback):
         Raises:
             FloatingPointError: If a weight is not finite.
         """
+        share_buffers(trainer, cast("nn.Module", pl_module.model))
         weights = pl_module.state_dict()
         check_finite(weights)
         self.run_is_over = True

@@ -73,14 +73,6 @@ class TrainerSetup(Callback):
             )
         _save_config_for_all_commands(trainer)
 
-    def on_train_end(self, trainer: Trainer, pl_module: Any) -> None:  # noqa: ANN401 - DiffusionAD
-        """Give all processes the batch statistics of the first, whose weights are saved: each has gathered its own."""
-        if trainer.world_size > 1:
-            buffers = list(pl_module.model.buffers())
-            first = trainer.strategy.broadcast([buffer.cpu() for buffer in buffers])
-            for own, value in zip(buffers, first, strict=True):
-                own.copy_(value)
-
     def teardown(self, trainer: Trainer, pl_module: AnomalibModule, stage: str) -> None:  # type: ignore[override]
         """Give the trainer its validation back, so that it can be used again with other data."""
         del pl_module, stage

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 import torch
+from lightning.pytorch import Trainer
 from torch import Tensor, nn
 
 NETWORK = "model."
@@ -58,3 +59,13 @@ def evaluating(module: nn.Module) -> Iterator[None]:
     finally:
         for part, mode in modes.items():
             part.training = mode
+
+
+def share_buffers(trainer: Trainer, *modules: nn.Module) -> None:
+    """Give all processes the buffers of the first, such as batch statistics, of which each has gathered its own."""
+    if trainer.world_size == 1:
+        return
+    buffers = [buffer for module in modules for buffer in module.buffers()]
+    first = trainer.strategy.broadcast([buffer.cpu() for buffer in buffers])
+    for own, value in zip(buffers, first, strict=True):
+        own.copy_(value)
