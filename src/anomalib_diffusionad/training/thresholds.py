@@ -242,7 +242,10 @@ def _synthetic_batches(trainer: Trainer, module: Any) -> Iterator[ImageBatch]:  
 def _scores_of_whole_images(trainer: Trainer, module: Any) -> Tensor:  # noqa: ANN401
     """Scores of a few training images, of which crops show a part alone: no image scores less than its other parts."""
     loader: Any = trainer.train_dataloader
-    paths = list(loader.dataset.samples.image_path)
+    samples = getattr(loader.dataset, "samples", None)
+    if samples is None:  # a data set of the user's own, whose files are not known
+        return torch.zeros(1)
+    paths = list(samples.image_path)
     chosen = [paths[number] for number in evenly(len(paths), WHOLE_IMAGES)]
     images = (read_float(path, module.settings.intensity_range)[None].to(module.device) for path in chosen)
     return torch.cat([module.model(image.as_subclass(Tensor)).pred_score for image in images]).cpu()
