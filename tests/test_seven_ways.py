@@ -6,6 +6,7 @@
 import inspect
 from collections.abc import Callable, Iterable
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -162,37 +163,34 @@ def by_network(model: DiffusionAD, images: Path) -> Scores:
     return found
 
 
-def by_ablate(path: Path, images: Path, root: Path) -> Scores:
-    """By the model that the command is about to study."""
-    del root
-    loaded: list[DiffusionAD] = []
+def loaded_by(command: Callable[[], None], module: ModuleType, function: str) -> DiffusionAD:
+    """The model with which a command calls a function, its second argument, where the command is stopped."""
+    calls: list[tuple[Any, ...]] = []
 
-    def stop(_data: object, model: DiffusionAD, _count: int) -> None:
-        loaded.append(model)
+    def stop(*arguments: Any) -> None:
+        calls.append(arguments)
         raise InterruptedError
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(ablation, "read_test_samples", stop)
+        patch.setattr(module, function, stop)
         with pytest.raises(InterruptedError):
-            ablation.ablate(path, data(images), accelerator="cpu")
-    return by_network(loaded[0], images)
+            command()
+    ((_, model, *_),) = calls
+    return model
+
+
+def by_ablate(path: Path, images: Path, root: Path) -> Scores:
+    """By the model that the command is about to study."""
+    del root
+    model = loaded_by(lambda: ablation.ablate(path, data(images), accelerator="cpu"), ablation, "read_test_samples")
+    return by_network(model, images)
 
 
 def by_app(path: Path, images: Path, root: Path) -> Scores:
     """By the model that the page would show."""
     del root
     pytest.importorskip("gradio")
-    loaded: list[DiffusionAD] = []
-
-    def make_page(_gradio: object, model: DiffusionAD, _name: str) -> None:
-        loaded.append(model)
-        raise InterruptedError
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(page, "make_page", make_page)
-        with pytest.raises(InterruptedError):
-            page.app(path)
-    (model,) = loaded
+    model = loaded_by(lambda: page.app(path), page, "make_page")
     threshold = page.image_threshold(model)
     scores = {file.name: page.examine(model, file).score for file in files(images)}
     return {name: (torch.tensor(score), torch.tensor(score > threshold)) for name, score in scores.items()}

@@ -10,9 +10,8 @@ from types import ModuleType
 
 import pytest
 
-from ..conftest import ROOT
+from .conftest import BENCHMARKS
 
-BENCHMARKS = ROOT / "benchmarks"
 SCRIPT = f"""
 import sys, time
 sys.path.insert(0, {str(BENCHMARKS)!r})
@@ -25,8 +24,7 @@ serve(lambda: time.sleep(0.2), {{"precision": "f32"}}, torch.device("cpu"))
 
 
 @pytest.fixture
-def apart(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    monkeypatch.syspath_prepend(BENCHMARKS)
+def apart() -> ModuleType:
     return importlib.import_module("apart")
 
 

@@ -9,14 +9,11 @@ from types import ModuleType
 import pytest
 import torch
 
-from ..conftest import ROOT, make_model
-
-BENCHMARKS = ROOT / "benchmarks"
+from ..conftest import make_model
 
 
 @pytest.fixture
-def baseline(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    monkeypatch.syspath_prepend(BENCHMARKS)
+def baseline() -> ModuleType:
     return importlib.import_module("baseline")
 
 

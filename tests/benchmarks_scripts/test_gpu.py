@@ -17,9 +17,8 @@ import pytest
 import torch
 from torch.autograd import DeviceType
 
-from ..conftest import ROOT
+from .conftest import BENCHMARKS
 
-BENCHMARKS = ROOT / "benchmarks"
 PARTS = ["correctness", "inference", "training", "defects"]
 SCRIPT = f"""
 import argparse, os, sys, time
@@ -38,11 +37,6 @@ for part in parser.parse_known_args()[0].parts.split(","):
         time.sleep(60)
     record.end(part, "done")
 """
-
-
-@pytest.fixture(autouse=True)
-def on_path(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.syspath_prepend(BENCHMARKS)
 
 
 @pytest.fixture

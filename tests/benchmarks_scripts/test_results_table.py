@@ -3,26 +3,31 @@
 
 """The tables of the results page are those of the raw numbers beside it."""
 
-import importlib.util
+import importlib
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
 from ..conftest import ROOT
 
 PAGE = ROOT / "docs" / "results.md"
-SCRIPT = importlib.util.spec_from_file_location("results_table", ROOT / "benchmarks" / "results_table.py")
-results_table = importlib.util.module_from_spec(SCRIPT)
-SCRIPT.loader.exec_module(results_table)
 
 
-def test_the_page_is_what_the_raw_numbers_make_it() -> None:
+@pytest.fixture
+def results_table() -> ModuleType:
+    return importlib.import_module("results_table")
+
+
+def test_the_page_is_what_the_raw_numbers_make_it(results_table: ModuleType) -> None:
     text = PAGE.read_text(encoding="utf-8")
     assert "<!-- table: short_runs.csv -->" in text
     assert results_table.rewritten(text) == text
 
 
-def test_seeds_are_averaged_with_their_spread(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_seeds_are_averaged_with_their_spread(
+    results_table: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(results_table, "DOCS", tmp_path)
     (tmp_path / "results").mkdir()
     rows = ["data,model,minutes,seed,image_auroc,pixel_auroc,pixel_pro,pixel_ap"]

@@ -3,18 +3,20 @@
 
 """Tables of benchmarks."""
 
-import importlib.util
+import importlib
+from types import ModuleType
 
 import pytest
 
-from ..conftest import ROOT
 
-SCRIPT = importlib.util.spec_from_file_location("tables", ROOT / "benchmarks" / "tables.py")
-tables = importlib.util.module_from_spec(SCRIPT)
-SCRIPT.loader.exec_module(tables)
+@pytest.fixture
+def tables() -> ModuleType:
+    return importlib.import_module("tables")
 
 
-def test_facts_of_all_kinds_have_columns_and_empty_ones_none(capsys: pytest.CaptureFixture[str]) -> None:
+def test_facts_of_all_kinds_have_columns_and_empty_ones_none(
+    tables: ModuleType, capsys: pytest.CaptureFixture[str]
+) -> None:
     facts = {"one": {"note": "slow", "range": [1.5, 2], "left": None}, "other": {"range": [3, 4], "ms": 12.3456}}
     tables.print_facts("model", facts)
     lines = [[cell.strip() for cell in line.strip("|").split("|")] for line in capsys.readouterr().out.splitlines()]

@@ -15,15 +15,11 @@ from PIL import Image
 
 from anomalib_diffusionad.comparison.draem import TunedDraem
 
-from ..conftest import ROOT
-
-BENCHMARKS = ROOT / "benchmarks"
 KINDS = ["stain", "paste", "twist", "foreign part", "scratch"]
 
 
 @pytest.fixture
-def script(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    monkeypatch.syspath_prepend(BENCHMARKS)
+def script() -> ModuleType:
     return importlib.import_module("unseen_anomalies")
 
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from anomalib_diffusionad.data import tiles
-from anomalib_diffusionad.data.tiles import slide, starts, summed_weights, window
+from anomalib_diffusionad.data.tiles import inside, slide, starts, summed_weights, window
 
 
 @pytest.mark.parametrize("length", [32, 33, 40, 64, 100, 257])
@@ -59,3 +59,8 @@ def test_weights_are_whole_in_the_middle_and_small_at_the_edge() -> None:
     assert 0 < weight[0] < 0.01
     assert np.array_equal(weight, weight[::-1])
     assert (np.diff(weight[:16]) > 0).all()
+
+
+def test_a_window_is_moved_into_the_image() -> None:
+    assert [inside(start, 10, 25) for start in (-3, 0, 7, 15, 16, 40)] == [0, 0, 7, 15, 15, 15]
+    assert inside(4, 10, 8) == 0

@@ -20,7 +20,7 @@ from torch.utils.data import get_worker_info
 
 from .depth import as_rgb, decode
 from .reading import Reader
-from .tiles import Size, pad_to, sides
+from .tiles import Size, inside, pad_to, sides
 
 MEMORY_MIB = 512
 TRIES = 1000
@@ -127,7 +127,7 @@ def choose_place(
         pixel = divmod(int(marked[int(torch.randint(len(marked), (), generator=generator))]), width)
     before = [int(torch.randint(side, (), generator=generator)) for side in size]
     top, left = (
-        min(max(0, place - back), max(0, length - side))
+        inside(place - back, side, length)
         for place, back, length, side in zip(pixel, before, (height, width), size, strict=True)
     )
     return top, left

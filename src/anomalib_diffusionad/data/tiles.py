@@ -58,6 +58,11 @@ def window(tile: int, overlap: float) -> NDArray[np.float32]:
     return weight.clip(LEAST_WEIGHT).astype(np.float32)
 
 
+def inside(start: int, side: int, length: int) -> int:
+    """Where a window of a side starts, moved as little as can be to lie in an image of a length; 0 if it is longer."""
+    return min(max(0, start), max(0, length - side))
+
+
 def summed_weights(length: int, tile: int, overlap: float) -> NDArray[np.float32]:
     """What the weights of all tiles sum to at each pixel of a side."""
     total, weight = np.zeros(length, np.float32), window(tile, overlap)

@@ -9,7 +9,7 @@ import torch
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
-from anomalib_diffusionad.data.tiles import pad_to, sides
+from anomalib_diffusionad.data.tiles import inside, pad_to, sides
 from anomalib_diffusionad.diffusion import add_noise
 from anomalib_diffusionad.torch_model import DiffusionADModel
 
@@ -111,8 +111,7 @@ def stages_of_the_peak(
     size, (height, width) = sides(network.image_size), image.shape[2:]
     peak = divmod(int(_channel(anomaly_map).argmax()), width)
     top, left = (
-        min(max(0, place - side // 2), max(0, length - side))
-        for place, side, length in zip(peak, size, (height, width), strict=True)
+        inside(place - side // 2, side, length) for place, side, length in zip(peak, size, (height, width), strict=True)
     )
     parts = [
         None if each is None else _channel(each) if each.shape[1] != 3 else each for each in (image, anomaly_map, truth)

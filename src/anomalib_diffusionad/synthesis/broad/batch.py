@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from anomalib_diffusionad.data.tiles import inside
 from anomalib_diffusionad.synthesis.steps import SynthesisSteps
 
 from .draw import draw_anomalies
@@ -74,10 +75,9 @@ def _on_a_square(
     """Arguments as of :func:`draw_on_batch`."""
     size = image.shape[2:]
     side = min(size)
-    middles = [
-        int(torch.randint(length, (), generator=generator)) for length in size
-    ]  # the ends are as likely as the rest
-    top, left = (min(max(0, at - side // 2), length - side) for at, length in zip(middles, size, strict=True))
+    # the ends are as likely as the rest
+    middles = [int(torch.randint(length, (), generator=generator)) for length in size]
+    top, left = (inside(at - side // 2, side, length) for at, length in zip(middles, size, strict=True))
     part = (..., slice(top, top + side), slice(left, left + side))
     allowed = foreground[part].clone()
     allowed[~allowed.flatten(1).any(dim=1)] = True  # there is no foreground here
