@@ -58,7 +58,7 @@ MUTATIONS = (
         "compact/test_linear_denoiser.py",
     ),
     ("torch_model.py", "noise + ratio * (image - clean)", "noise", "compact/test_linear_denoiser.py"),
-    ("torch_model.py", "both.mean(dim=0)", "both[0]", "compact/test_networks.py"),
+    ("compact/segmentation.py", "look.flip(axes) for look", "look for look", "compact/test_networks.py"),
     ("training/linear_fit.py", "torch.where(in_first, by_second, by_first)", "by_first", "training/test_linear_fit.py"),
     ("training/muon.py", "MOMENTUM).add_(gradient)", "0).add_(gradient)", "training/test_muon.py"),
     ("loss.py", "(SMALL_SHARE / area)", "(area / SMALL_SHARE)", "test_loss.py"),

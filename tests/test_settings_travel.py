@@ -126,6 +126,16 @@ def test_a_run_is_resumed_with_the_settings_of_its_checkpoint(trained, tmp_path:
     }
 
 
+def test_a_run_is_not_resumed_with_another_optimizer(trained, tmp_path: Path) -> None:
+    path, _, folder = trained
+    model = DiffusionAD(optimizer="adam", visualizer=False)
+    engine = Engine(max_epochs=2, default_root_dir=tmp_path, **QUIET)
+    with pytest.raises(ValueError, match="optimizer='muon', which cannot be resumed with optimizer='adam': leave it out"):
+        engine.fit(model, datamodule=make_datamodule(folder), ckpt_path=path)
+    other = DiffusionAD.load_from_checkpoint(path, optimizer="adam", visualizer=False)
+    Engine(max_steps=1, default_root_dir=tmp_path, **QUIET).fit(other, datamodule=make_datamodule(folder))
+
+
 @pytest.mark.parametrize(
     "given", [{"denoising": "norm_guided"}, {"smoothing_sigma": 0.0}, {"t_small": 10, "guidance_scale": 0.0}]
 )

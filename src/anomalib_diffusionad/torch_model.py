@@ -52,8 +52,7 @@ class DiffusionADModel(nn.Module):
         segmentation_channels: Width of the segmentation network.
         compact: Networks for short training runs in place of the paper's: a linear denoiser of the training images, to
             which ``linear.fit`` and ``segmentation.fit`` have to show them before training, a U-Net that corrects it,
-            and a segmentation network that sees both one-step reconstructions. Its map is the mean of what it finds
-            with them and with the image in their place, so that a reconstruction that fails does little harm.
+            and a segmentation network that sees both one-step reconstructions; see :class:`CompactSegmentation`.
         t_small: Time step of the small noise scale at inference, in ``[0, t_big)``.
         t_big: Time step of the large noise scale at inference, below ``num_timesteps``.
         guidance_scale: w of Eq. 7; 0 gives the small-scale reconstruction alone.
@@ -269,12 +268,11 @@ class DiffusionADModel(nn.Module):
         Returns:
             Probability of each pixel to be anomalous, smoothed by ``smoothing_sigma``, float32 ``(B, 1, H, W)``.
         """
-        if self.linear is None:
-            return smooth(self.segment_logits(image, views).float().sigmoid(), self.smoothing_sigma)
-        alone = image.repeat(1, views.shape[1] // 3, 1, 1)
-        logits = self.segment_logits(image.repeat(2, 1, 1, 1), torch.cat([views, alone]))
-        both = logits.float().sigmoid().unflatten(0, (2, -1))
-        return smooth(both.mean(dim=0), self.smoothing_sigma)
+        if isinstance(self.segmentation, CompactSegmentation):
+            found = self.segmentation.anomaly_map(image, views[:, :3], views[:, -3:])
+        else:
+            found = self.segment_logits(image, views).float().sigmoid()
+        return smooth(found, self.smoothing_sigma)
 
     def segment_logits(self, image: Tensor, views: Tensor) -> Tensor:
         """As :meth:`segment`, with the views alone and before the sigmoid, in the precision of the network."""

@@ -3,6 +3,8 @@
 
 """What compact networks take and give, and how they are put together."""
 
+from itertools import combinations
+
 import pytest
 import torch
 
@@ -64,21 +66,24 @@ def test_what_it_sees_is_scaled_by_the_training_images() -> None:
     torch.testing.assert_close(after, before, rtol=1e-3, atol=1e-3)
 
 
-def test_the_map_is_the_mean_with_both_reconstructions_and_without() -> None:
+def test_the_map_is_the_mean_of_three_looks_at_the_reconstructions_and_one_without() -> None:
     torch.manual_seed(0)
-    model = DiffusionADModel(SIZE, 32, 8, compact=True).eval()
+    model = DiffusionADModel([SIZE, 2 * SIZE], 32, 8, compact=True).eval()
     random_ends(model.segmentation)
-    image = torch.rand(2, 3, SIZE, SIZE)
+    image = torch.rand(2, 3, SIZE, 2 * SIZE)
     t = [torch.tensor([step, step]) for step in (model.t_small, model.t_big)]
     with torch.no_grad():
         noise = [noise[None].expand_as(image) for noise in model.noise]
         made = model.reconstruct(image, *t, *noise)
-        apart = [
-            model.segmentation(image, small, big).sigmoid() for small, big in ((made.small, made.big), (image, image))
-        ]
+        compared = [image, made.small, made.big]
+        upright = model.segmentation(*compared).sigmoid()
+        turned = model.segmentation(*(each.rot90(2, (2, 3)) for each in compared)).sigmoid().rot90(2, (2, 3))
+        mirrored = model.segmentation(*(each.flip(3) for each in compared)).sigmoid().flip(3)
+        alone = model.segmentation(*[image.flip(2)] * 3).sigmoid().flip(2)
         anomaly_map = model(image).anomaly_map
-    assert (apart[0] - apart[1]).abs().max() > 1e-2
-    torch.testing.assert_close(anomaly_map, (apart[0] + apart[1]) / 2, rtol=0, atol=1e-5)
+    looks = [upright, turned, mirrored, alone]
+    assert min((one - other).abs().max() for one, other in combinations(looks, 2)) > 1e-2
+    torch.testing.assert_close(anomaly_map, torch.stack(looks).mean(dim=0), rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize("denoising", ["one_step", "iterative"])

@@ -154,6 +154,23 @@ def test_the_oldest_images_go_and_those_of_another_size(monkeypatch: pytest.Monk
     assert not replay._examples
 
 
+def test_fewer_images_are_kept_where_they_are_large(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(replay_file, "PIXELS", 10 * 8 * 8)
+    replay, module = SegmentationReplay(), SimpleNamespace(settings=SimpleNamespace(segmentation_replay=1))
+
+    def kept(size: int) -> int:
+        image = torch.rand(2, 3, size, size)
+        outputs, batch = {"image": image, "views": image, "mask": image[:, :1]}, SimpleNamespace(image=image)
+        for _ in range(8):
+            replay.on_train_batch_end(SimpleNamespace(global_step=0), module, outputs, batch, 0)
+        replay._examples, count = [], len(replay._examples)
+        return count
+
+    monkeypatch.setattr(replay_file, "CAPACITY", 12)
+    # all that there is room for; by their pixels; what a replay needs
+    assert [kept(size) for size in (4, 8, 32)] == [12, 10, 8]
+
+
 def test_a_negative_number_of_updates_is_refused() -> None:
     with pytest.raises(ValueError, match="segmentation_replay must be finite and not negative"):
         DiffusionAD(preset="tiny", image_size=64, segmentation_channels=4, segmentation_replay=-1)

@@ -13,6 +13,8 @@ MULTIPLIERS = (1, 2, 3, 4)
 # of the logits at first: anomalous pixels are few
 INITIAL_LOGIT = -3.0
 MIN_DEVIATION = 0.05
+# axes that are flipped in each of the looks at an image; the last is without a reconstruction
+LOOKS = ((), (2, 3), (3,), (2,))
 
 
 class CompactSegmentation(nn.Module):
@@ -80,6 +82,26 @@ class CompactSegmentation(nn.Module):
             h = F.interpolate(lateral(h), scale_factor=2, mode="nearest").to(h.dtype)
             h = stage(h + skips.pop())
         return F.pixel_shuffle(self.head(h), 2)
+
+    def anomaly_map(self, image: Tensor, small: Tensor, big: Tensor) -> Tensor:
+        """Compare images with their reconstructions in four looks, and average what is found.
+
+        Each look is flipped in another way. Three are at the reconstructions. The last has the image in their place, so
+        that a reconstruction that fails does less harm.
+
+        Args:
+            image: ``(B, 3, H, W)`` in [0, 1].
+            small: Reconstructions from the small noise scale, ``(B, 3, H, W)``.
+            big: Those from the large noise scale.
+
+        Returns:
+            Probability of each pixel to be anomalous, float32 ``(B, 1, H, W)``.
+        """
+        compared = torch.cat([image, small, big], dim=1)
+        views = [compared, compared, compared, image.repeat(1, 3, 1, 1)]
+        looks = torch.cat([view.flip(axes) for view, axes in zip(views, LOOKS, strict=True)])
+        found = self(*looks.split(3, dim=1)).float().sigmoid().chunk(len(LOOKS))
+        return torch.stack([look.flip(axes) for look, axes in zip(found, LOOKS, strict=True)]).mean(dim=0)
 
 
 def _convolution(in_channels: int, out_channels: int, kernel_size: int = 3, stride: int = 1) -> nn.Sequential:

@@ -7,7 +7,9 @@ from typing import Any, Self, cast
 
 from anomalib.models import AnomalibModule
 from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.trainer.states import TrainerFn
 
+from anomalib_diffusionad.checks import require
 from anomalib_diffusionad.recipes import Settings, explicit, resolve_saved
 
 from .checkpoint import check_complete, check_finite, check_fits, keeping_measures
@@ -63,10 +65,13 @@ class CarriedSettings(AnomalibModule):
         """Use the settings that the checkpoint carries, restore components, and check that all of it fits.
 
         Raises:
-            ValueError: If the checkpoint is of another model, contradicts the settings given, or normalises its images.
+            ValueError: If the checkpoint is of another model, contradicts the settings given, normalises its images, or
+                is of a run with another optimiser that is to be resumed.
         """
         before, saved = self.settings, checkpoint.get("hyper_parameters", {})
         settings = resolve_saved(saved, self.given) if "preset" in saved else before
+        if self._trainer is not None and self._trainer.state.fn == TrainerFn.FITTING:
+            _check_optimizer(saved.get("optimizer", "adam"), settings)
         if settings != before:
             self._use(settings)
             log_settings("The checkpoint's settings are used", self.settings, before)
@@ -77,6 +82,15 @@ class CarriedSettings(AnomalibModule):
         check_pre_processor(self.pre_processor, self.input_size, self.settings)
         if self._trainer is not None and self.settings != before:
             set_up_again(self._trainer, self)
+
+
+def _check_optimizer(saved: str, settings: Settings) -> None:
+    """Refuse to resume a run with another optimiser, whose state its checkpoint does not have."""
+    require(
+        saved == settings.optimizer,
+        f"The checkpoint is of a run with optimizer={saved!r}, which cannot be resumed with "
+        f"optimizer={settings.optimizer!r}: leave it out.",
+    )
 
 
 def _finish(module: LightningModule, checkpoint: dict[str, Any]) -> None:

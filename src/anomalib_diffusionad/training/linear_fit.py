@@ -24,7 +24,7 @@ logger = logging.getLogger(__name__)
 IMAGES = 256
 LEAST_IMAGES = 8
 # turned images are this many times as far from their estimate where all images lie alike
-ALIGNED = 1.1
+ALIGNED = 1.5
 # signal level at which that is measured, and turns of each image
 LEVEL, DRAWS = 0.97, 4
 
@@ -39,8 +39,8 @@ class LinearFit(Callback):
     A run that is resumed has the axes of all images from its checkpoint, and fits the others again.
 
     Attributes:
-        any_pose: Whether normal images may as well be turned or flipped: true of textures and of objects that lie
-            anyhow.
+        any_pose: Whether normal images may as well be turned or flipped: true of textures, of objects that lie anyhow,
+            and of objects that differ from each other more than from themselves in another pose.
     """
 
     def __init__(self) -> None:

@@ -13,7 +13,8 @@ from torch import Tensor, distributed
 
 from .symmetries import turn
 
-CAPACITY = 1024
+# images kept, fewer where they are larger: 1.3 GB of those of compact networks
+CAPACITY, PIXELS = 1024, 2**26
 # share of the updates of compact networks without a reconstruction
 ALONE = 0.3
 
@@ -53,7 +54,8 @@ class SegmentationReplay(Callback):
         new = torch.cat([outputs["image"], outputs["views"], outputs["mask"]], dim=1).half()
         if self._examples and self._examples[0].shape != new[0].shape:
             self._examples = []  # images of another size
-        self._examples = [*self._examples, *new][-CAPACITY:]
+        capacity = min(CAPACITY, max(4 * len(new), PIXELS // new[0, 0].numel()))
+        self._examples = [*self._examples, *new][-capacity:]
         stepped, self._step = trainer.global_step != self._step, trainer.global_step
         count = len(batch.image)
         if not stepped or len(self._examples) < 4 * count:
