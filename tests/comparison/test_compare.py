@@ -98,6 +98,21 @@ def test_budget_speed_and_size_are_recorded(run):
             assert record[name] > 0, name
 
 
+def test_thresholds_that_training_sets_are_recorded(run):
+    finished = {r["model"]: r for r in records(run).values() if r["status"] == "finished"}
+    found = finished["DiffusionAD"]
+    assert 0 < found["image_threshold"] < 1
+    assert 0 < found["pixel_threshold"] < 1
+    assert found["image_f1_at_threshold"] <= found["image_f1"]
+    assert found["pixel_f1_at_threshold"] <= found["pixel_f1"]
+    assert (found["false_alarms"] in range(4), found["misses"] in range(5)) == (True, True)
+    assert "image_threshold" not in finished["PatchCore"]
+    # the checkpoint carries them
+    folder = run / "cells" / "Small" / "stripes" / "DiffusionAD" / "seed0"
+    model = DiffusionAD.load_from_checkpoint(folder / "model.ckpt", map_location="cpu")
+    assert float(model.post_processor.normalized_image_threshold) == found["image_threshold"]
+
+
 def test_checkpoints_can_be_loaded(run):
     folder = run / "cells" / "Small" / "stripes"
     image = torch.rand(1, 3, 64, 64)
@@ -113,7 +128,12 @@ def test_report_is_written(run):
     for model in ("PatchCore", "DiffusionAD"):
         assert f"<figcaption>{model}: map</figcaption>" in page
     assert "<figcaption>DiffusionAD: reconstruction</figcaption>" in page
-    assert {"results.csv", "summary.csv", "report.json"} <= {path.name for path in run.iterdir()}
+    assert "At the threshold that training sets" in page
+    pages = {"results.csv", "summary.csv", "report.json", "misses_stripes.html"}
+    assert pages <= {path.name for path in run.iterdir()}
+    misses = (run / "misses_stripes.html").read_text()
+    assert misses.count("<figcaption>Map</figcaption>") == 2 * 7
+    assert misses.count("<figcaption>Reconstruction</figcaption>") == 7
 
 
 @pytest.mark.slow

@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 
 import inspect
+from dataclasses import replace
 from pydoc import locate
 
 import anomalib.data
@@ -14,8 +15,9 @@ from anomalib_diffusionad.comparison.components import (
     build_model,
     check_category_folder,
     check_components,
+    take_thresholds,
 )
-from anomalib_diffusionad.comparison.config import cells, load_comparison
+from anomalib_diffusionad.comparison.config import cells, first_cells, load_comparison
 from anomalib_diffusionad.comparison.tables import AVERAGE, load_published
 from tests.comparison.conftest import PATCHCORE, TINY, write_config
 
@@ -62,6 +64,33 @@ def test_seeds_for_some_categories(load, fields):
     ]
 
 
+def test_first_cells_are_those_of_the_first_seed(load, fields):
+    (data,) = fields["data"]
+    comparison = load(models=[PATCHCORE, TINY], data=[data, data | {"name": "Other", "seeds": [3, 2]}], seeds=[1, 0])
+    keys = [(cell.data.name, cell.model.name, cell.seed) for cell in first_cells(comparison, "Other", "stripes")]
+    assert keys == [("Other", "PatchCore", 3), ("Other", "DiffusionAD", 3)]
+    assert {cell.seed for cell in first_cells(comparison, "Small", "stripes")} == {1}
+
+
+@pytest.mark.parametrize(("sensitivity", "applied"), [(0.5, (0.3, 0.6)), (0.7, (0.1, 0.6))])
+def test_thresholds_are_taken_as_they_are_applied(load, sensitivity, applied):
+    (cell,) = cells(load(models=[TINY]))
+    model = build_model(cell)
+    model.post_processor.image_sensitivity = sensitivity
+    model.post_processor.set_thresholds(image=0.3, pixel=0.6)
+    assert take_thresholds(model) == pytest.approx(applied)
+    assert model.post_processor is None
+    assert take_thresholds(model) == (None, None)
+
+
+def test_thresholds_of_other_models_are_those_of_raw_scores(load):
+    (cell,) = cells(load())
+    model = build_model(cell)
+    model.post_processor._pixel_threshold.fill_(38.5)
+    model.post_processor.enable_threshold_matching = False
+    assert take_thresholds(model) == (None, 38.5)
+
+
 def test_arguments_for_some_categories(load, fields):
     data = fields["data"][0] | {"model_args": {"DiffusionAD": {"foreground": "random"}}}
     (cell,) = cells(load(models=[TINY], data=[data]))
@@ -72,6 +101,7 @@ def test_arguments_for_some_categories(load, fields):
 def test_models_are_bare_and_of_the_same_size(load, fields):
     for cell in cells(load(models=[PATCHCORE, TINY])):
         model = build_model(cell)
+        assert take_thresholds(model) == (None, None)
         assert (model.post_processor, model.evaluator, model.visualizer) == (None, None, None)
         assert model.input_size == (64, 64)
     datamodule = build_datamodule(cell)
@@ -137,9 +167,16 @@ def test_models_that_train_step_by_step_have_the_same_budget_in_the_evidence(tmp
         for name in ("evidence", "draem_rates")
     )
     models = {model.name: model for model in evidence.models}
-    assert list(models) == ["PatchCore", "DRAEM", "DRAEM (one cycle)", "DiffusionAD"]
-    steps = [*(model for name, model in models.items() if name != "PatchCore"), *rates.models]
-    assert len({(model.max_time, model.train_batch_size, model.precision) for model in steps}) == 1
+    short, long = "DiffusionAD, 12 minutes", "DiffusionAD, 60 minutes"
+    assert list(models) == ["PatchCore", "DRAEM", "DRAEM (one cycle)", short, long]
+    assert replace(models[short], name=long, max_time="00:01:00:00") == models[long]
+    steps = [models["DRAEM"], models["DRAEM (one cycle)"], models[short], *rates.models]
+    assert {(model.max_time, model.train_batch_size, model.precision) for model in steps} == {
+        ("00:00:12:00", 8, "bf16-mixed")
+    }
+    assert {(cell.category, cell.seed) for cell in cells(evidence)} == {
+        (category, seed) for category in ("bottle", "cookie", "magnetic_tile") for seed in range(3)
+    }
     tuned = models["DRAEM (one cycle)"]
     assert tuned.init_args["learning_rate"] in {model.init_args["learning_rate"] for model in rates.models}
     assert {model.class_path for model in (tuned, *rates.models)} == {

@@ -3,6 +3,7 @@
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -60,7 +61,7 @@ def test_page_shows_measured_and_published(comparison, records):
     # PRO of bracket_black
     assert re.search(r'87\.6<span class="std"> ± 0\.0</span></td><td class="published">98\.3', page)
     assert "average is over the 5 of 6 categories" in page
-    assert page.count("<svg") == 2
+    assert page.count("<svg") == 4
     assert "resnet18, weights: r18.pth" in page
     assert "1 min 10 s" in page
 
@@ -102,9 +103,107 @@ def test_page_without_masks_has_tables_of_images_alone(comparison, records):
     page = write_report(comparison, records).read_text()
     captions = re.findall(r"<caption>([^<]*)</caption>", page)
     assert captions == ["Image AUROC", "Image F1"]
-    assert page.count("<svg") == 1
+    assert page.count("<svg") == 2
     assert "<figcaption>Input</figcaption>" in page
     assert "<figcaption>Truth</figcaption>" not in page
+
+
+def with_thresholds(records):
+    """The records, with thresholds of DiffusionAD."""
+    found = {"image_threshold": 0.3, "image_f1_at_threshold": 0.61234, "false_alarms": 1, "misses": 2}
+    counts = {"test_images": 30, "test_defects": 20}
+    has_one = [each["model"] == "DiffusionAD" and each["status"] == "finished" for each in records]
+    return [each | counts | (found if has else {}) for each, has in zip(records, has_one, strict=True)]
+
+
+def test_page_shows_what_thresholds_do(comparison, records):
+    page = write_report(comparison, with_thresholds(records)).read_text()
+    table = page.split("<h3>At the threshold that training sets</h3>")[1].split("</table>")[0]
+    lines = [re.findall(r"<t[hd][^>]*>(.*?)</t[hd]>", line) for line in table.split("<tr>")[2:]]
+    assert [line[:2] for line in lines] == [[category, "DiffusionAD"] for category in MPDD]
+    assert lines[0][2:] == ["61.2", "87.6", "–", "87.6", "1 of 10", "2 of 20"]  # noqa: RUF001
+    assert pd.read_csv(Path(comparison.results) / "results.csv").false_alarms.sum() == 11
+    assert "As in anomalib, what lies above it" in page
+
+
+def test_page_without_thresholds_has_no_table_of_them(comparison, records):
+    page = write_report(comparison, records).read_text()
+    assert "threshold that training sets" not in page
+
+
+def test_models_without_a_training_time_are_in_the_plot_of_speed_alone(comparison, records):
+    for each in records:
+        if each["model"] == "PatchCore":
+            each.pop("train_seconds", None)
+    page = write_report(comparison, records).read_text()
+    of_speed, of_time = (page.split(f"<h3>Accuracy against {cost}</h3>")[1] for cost in ("speed", "training time"))
+    for text, models in ((of_speed, 2), (of_time, 1)):
+        (first, *_) = text.split("</svg>")
+        assert sum(f">{model}</text>" in first for model in ("PatchCore", "DiffusionAD")) == models
+    for each in records:
+        each.pop("train_seconds", None)
+    page = write_report(comparison, records).read_text()
+    assert "Accuracy against training time" not in page
+    assert page.count("<svg") == 2
+
+
+def keep_misses(comparison):
+    """Have every cell keep a false alarm and two misses."""
+    for cell in cells(comparison):
+        folder = cell.folder / "misses"
+        folder.mkdir(parents=True)
+        listed = []
+        for name, file, score in (
+            ("false_alarms_0", "good/<7>.png", 0.41),
+            ("misses_0", "cut/1.png", 0.2),
+            ("misses_1", "cut/2.png", 0.55),
+        ):
+            listed.append({"group": name[:-2], "name": name, "file": file, "score": score})
+            for kind in ("input", "truth", "map", *(["reconstruction"] if cell.model.name == "DiffusionAD" else [])):
+                Image.fromarray(np.full((8, 8), 128, np.uint8)).save(folder / f"{name}_{kind}.jpg")
+        (folder / "images.json").write_text(json.dumps(listed))
+
+
+def test_a_page_for_each_category_shows_what_models_get_wrong(comparison, records):
+    keep_misses(comparison)
+    page = write_report(comparison, with_thresholds(records)).read_text()
+    names = [f"misses_{category}.html" for category in MPDD]
+    assert "<p>The pages <code>misses_bracket_black.html</code>, <code>" in page
+    assert sorted(path.name for path in Path(comparison.results).glob("misses_*")) == sorted(names)
+    misses = (Path(comparison.results) / names[0]).read_text()
+    sources = re.findall(r'(?:src|href)="([^"]*)"', misses)
+    assert len(sources) == 3 * (3 + 4)
+    assert all(source.startswith("data:") for source in sources)
+    assert re.findall("<h2>(.*)</h2>", misses) == ["PatchCore", "DiffusionAD"]
+    titles = [title.partition(",")[0] for title in re.findall("<h3>(.*)</h3>", misses)]
+    assert titles == ["False alarms", "Misses"] * 2
+    said = [re.sub("<[^>]*>", "", line) for line in re.findall(r"<h4>(.*)</h4>", misses)]
+    assert said == [
+        "good/&lt;7&gt;.png score 0.41",
+        "cut/1.png score 0.2",
+        "cut/2.png score 0.55",
+        "good/&lt;7&gt;.png score 0.41 &gt; threshold 0.3",
+        "cut/1.png score 0.2 ≤ threshold 0.3",
+        "cut/2.png score 0.55 &gt; threshold 0.3",
+    ]
+    assert "1 false alarm among 10 good images, 2 misses among 20 defective ones." in " ".join(misses.split())
+
+
+def test_pages_of_a_category_in_two_data_sets_have_different_names(comparison, records):
+    first, other = comparison.data[0], replace(comparison.data[0], name="own", categories=["tubes"])
+    comparison.data.append(other)
+    keep_misses(comparison)
+    records += [each | {"dataset": "own"} for each in records if each["category"] == "tubes"]
+    write_report(comparison, records)
+    names = {path.name for path in Path(comparison.results).glob("misses_*")}
+    assert {"misses_MPDD_tubes.html", "misses_own_tubes.html", "misses_connector.html"} <= names
+    assert len(names) == len(first.categories) + 1
+
+
+def test_cells_that_failed_are_not_on_the_pages(comparison, records):
+    keep_misses(comparison)
+    write_report(comparison, [each | {"status": "failed", "error": "broken"} for each in records])
+    assert not list(Path(comparison.results).glob("misses_*"))
 
 
 def test_page_counts_cells_that_were_not_run(comparison, records):

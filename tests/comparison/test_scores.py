@@ -7,10 +7,19 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from anomalib.data import InferenceBatch
 from scipy.ndimage import label as connected_components
 from sklearn.metrics import average_precision_score, f1_score, roc_auc_score
 
-from anomalib_diffusionad.comparison.scores import IMAGE_METRICS, METRICS, ScoreKeeper, Scores, measure
+from anomalib_diffusionad.comparison.scores import (
+    IMAGE_METRICS,
+    METRICS,
+    ScoreKeeper,
+    Scores,
+    at_threshold,
+    measure,
+)
+from anomalib_diffusionad.post_processor import ProbabilityPostProcessor
 
 
 def make_scores(*, offset: float = 0.0, scale: float = 1.0, count: int = 8, size: int = 24) -> Scores:
@@ -92,6 +101,57 @@ def test_without_maps_or_masks_images_are_measured(missing, tmp_path):
     assert measure(scores) == {name: expected[name] for name in IMAGE_METRICS}
     scores.save(tmp_path)
     assert getattr(Scores.load(tmp_path), missing) is None
+
+
+HAND_MADE = Scores(
+    image_path=list("abcdef"),
+    label=np.array([0, 0, 0, 1, 1, 1]),
+    score=np.array([0.1, 0.5, 0.9, 0.2, 0.5, 0.8], np.float32),
+    anomaly_map=np.array([[[0.0, 0.3], [0.4, 0.9]]] * 6, np.float32),
+    mask=np.array([[[False, False], [True, True]]] * 3 + [[[True, False], [False, True]]] * 3),
+)
+
+
+def test_at_thresholds_by_hand():
+    # above 0.5 are 0.9, which is good, and 0.8; what reaches the threshold, in 0.5, is not above it
+    found = at_threshold(HAND_MADE, 0.5, 0.3)
+    assert found == {
+        "image_threshold": 0.5,
+        "image_f1_at_threshold": pytest.approx(2 * 1 / (3 + 2)),
+        "false_alarms": 1,
+        "misses": 2,
+        "pixel_threshold": 0.3,
+        # two pixels of each map are above: both right in three maps, one in the others
+        "pixel_f1_at_threshold": pytest.approx(2 * 9 / (12 + 12)),
+    }
+    for threshold in (0.1, 0.45):
+        found = at_threshold(HAND_MADE, threshold, None)
+        expected = f1_score(HAND_MADE.label, HAND_MADE.score > np.float32(threshold))
+        assert found["image_f1_at_threshold"] == pytest.approx(expected)
+        assert "pixel_threshold" not in found
+
+
+def test_a_threshold_that_nothing_exceeds():
+    found = at_threshold(HAND_MADE, 1.0, 1.0)
+    assert (found["image_f1_at_threshold"], found["false_alarms"], found["misses"]) == (0, 0, 3)
+    assert found["pixel_f1_at_threshold"] == 0
+
+
+def test_without_thresholds_maps_or_masks_nothing_is_said():
+    assert at_threshold(HAND_MADE, None, None) == {}
+    for missing in ("anomaly_map", "mask"):
+        assert at_threshold(HAND_MADE._replace(**{missing: None}), None, 0.3) == {}
+
+
+def test_it_is_compared_as_anomalib_does():
+    post_processor = ProbabilityPostProcessor()
+    post_processor.set_thresholds(image=0.3, pixel=0.7)
+    score = np.nextafter(np.float32(0.3), np.float32([0, 0.3, 1])).astype(np.float32)
+    batch = InferenceBatch(pred_score=torch.from_numpy(score), anomaly_map=torch.zeros(3, 1, 2, 2))
+    alarms = int(post_processor(batch).pred_label.sum())
+    scores = HAND_MADE._replace(label=np.array([0, 0, 0, 1]), score=np.append(score, np.float32(1)))
+    threshold = float(post_processor.normalized_image_threshold)
+    assert at_threshold(scores, threshold, None)["false_alarms"] == alarms == 1
 
 
 def test_images_that_are_no_files_are_numbered():

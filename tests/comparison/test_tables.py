@@ -7,7 +7,13 @@ import pytest
 
 from anomalib_diffusionad.comparison.config import Comparison, DataSpec, ModelSpec
 from anomalib_diffusionad.comparison.scores import IMAGE_METRICS, METRICS
-from anomalib_diffusionad.comparison.tables import AVERAGE, averaged_categories, load_published, summarise
+from anomalib_diffusionad.comparison.tables import (
+    AVERAGE,
+    at_thresholds,
+    averaged_categories,
+    load_published,
+    summarise,
+)
 
 MPDD = ["bracket_black", "bracket_brown", "bracket_white", "connector", "metal_plate", "tubes"]
 
@@ -106,6 +112,32 @@ def test_data_without_masks_have_metrics_of_images_alone():
     summary = summarise(compared(["tubes"], seeds=[0]), records)
     assert summary.metric.unique().tolist() == list(IMAGE_METRICS)
     assert cell(summary, AVERAGE, "PatchCore")["mean"] == pytest.approx(50)
+
+
+def test_thresholds_are_averaged_over_seeds_where_there_is_one():
+    records = [record("tubes", model, seed, 0.9) for model in ("DiffusionAD", "PatchCore") for seed in (0, 1)]
+    for each, alarms in zip(records[:2], (3, 4), strict=True):
+        each |= {"image_threshold": 0.3, "image_f1_at_threshold": 0.8, "false_alarms": alarms, "misses": 1}
+        each |= {"test_images": 30, "test_defects": 20}
+    (line,) = at_thresholds(compared(["connector", "tubes"]), records, "MPDD")
+    assert line == {
+        "category": "tubes",
+        "model": "DiffusionAD",
+        "image_f1_at_threshold": pytest.approx(0.8),
+        "image_f1": pytest.approx(0.9),
+        "pixel_f1_at_threshold": None,
+        "pixel_f1": pytest.approx(0.9),
+        "false_alarms": 3.5,
+        "good": 10,
+        "misses": 1,
+        "test_defects": 20,
+    }
+
+
+def test_no_model_has_a_threshold():
+    comparison = compared(["tubes"])
+    assert at_thresholds(comparison, [record("tubes", "PatchCore", 0, 0.5)], "MPDD") == []
+    assert at_thresholds(comparison, [], "MPDD") == []
 
 
 def test_nothing_finished():

@@ -3,7 +3,7 @@
 
 import pytest
 
-from anomalib_diffusionad.comparison.units import duration, memory, quantity
+from anomalib_diffusionad.comparison.units import duration, memory, percent, quantity, score
 
 
 @pytest.mark.parametrize(
@@ -17,6 +17,16 @@ def test_quantity(value, text):
 @pytest.mark.parametrize(("value", "text"), [(0.202, "0.202 s"), (200, "3 min 20 s"), (7500, "2 h 05 min")])
 def test_duration(value, text):
     assert duration(value) == text
+
+
+@pytest.mark.parametrize(("value", "text"), [(0.98765, "98.8"), (1.0, "100.0"), (None, "–")])  # noqa: RUF001
+def test_percent(value, text):
+    assert percent(value) == text
+
+
+@pytest.mark.parametrize(("value", "text"), [(0.0000123456, "1.235e-05"), (0.41, "0.41"), (38.44444, "38.44")])
+def test_score(value, text):
+    assert score(value) == text
 
 
 @pytest.mark.parametrize(("value", "text"), [(12.34, "12.3 MiB"), (1536, "1.50 GiB")])

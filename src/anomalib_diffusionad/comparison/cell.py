@@ -24,10 +24,11 @@ from lightning.pytorch.strategies import SingleDeviceStrategy
 
 from anomalib_diffusionad.hardware import choose_device, describe_machine, keep_freed_memory
 
-from .components import build_datamodule, build_model, check_category_folder
+from .components import build_datamodule, build_model, check_category_folder, take_thresholds
 from .config import Cell
-from .pictures import save_pictures
-from .scores import ScoreKeeper, measure
+from .misses import save_misses
+from .pictures import Outcome, save_pictures
+from .scores import ScoreKeeper, at_threshold, measure
 from .speed import PeakMemory, measure_size, measure_speed, settle_memory
 
 CHECKPOINT_RULE = (
@@ -83,14 +84,18 @@ def run_cell(cell: Cell, gpu: int = 0) -> dict[str, Any]:
             engine = _engine(cell, device, Path(scratch), [counter], cell.model.precision)
             trained = _train(cell, engine, model, datamodule, PeakMemory(device, base_mb))
             trained |= {"images_trained_on": counter.images}
+        thresholds = take_thresholds(model)
         with PeakMemory(device, base_mb) as memory:
             _engine(cell, device, Path(scratch), [keeper]).test(model, datamodule=datamodule, verbose=False)
     scores = keeper.scores()
     scores.save(cell.folder)
     model = model.eval().to(device)
-    save_pictures(cell.folder / "pictures", scores, datamodule.test_data, model, cell.comparison.image_size, device)
+    outcome = Outcome(scores, datamodule.test_data, model, cell.comparison.image_size, device)
+    save_pictures(cell.folder / "pictures", outcome)
+    save_misses(cell.folder / "misses", outcome)
     return {
         **measure(scores),
+        **at_threshold(scores, *thresholds),
         **measure_speed(model, cell.comparison.image_size, device),
         **measure_size(model),
         **trained,

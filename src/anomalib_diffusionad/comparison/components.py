@@ -3,13 +3,15 @@
 
 """Makes the model and the datamodule of a cell, every model on the same footing.
 
-Scores are measured as the model gives them: anomalib's post-processor, which rescales and clamps them, is left out.
+Scores are measured as the model gives them: the post-processor, which may rescale and clamp them, is taken off before,
+with the thresholds that training set in it.
 """
 
 import inspect
+import math
 from pathlib import Path
 from pydoc import locate
-from typing import Any
+from typing import Any, NamedTuple
 
 from anomalib.data import AnomalibDataModule
 from anomalib.data.utils import ValSplitMode, download_and_extract
@@ -17,11 +19,19 @@ from anomalib.models import AnomalibModule
 from jsonargparse import ArgumentError, ArgumentParser, Namespace
 
 from anomalib_diffusionad.checks import require
+from anomalib_diffusionad.post_processor import ProbabilityPostProcessor
 
 from .backbone import load_backbone
 from .config import Cell
 
-BARE = {"post_processor": False, "evaluator": False, "visualizer": False}
+BARE = {"evaluator": False, "visualizer": False}
+
+
+class Thresholds(NamedTuple):
+    """Thresholds of image scores and of maps that training set; None where it set none."""
+
+    image: float | None
+    pixel: float | None
 
 
 def build_model(cell: Cell) -> AnomalibModule:
@@ -31,7 +41,7 @@ def build_model(cell: Cell) -> AnomalibModule:
         cell: The cell. Its model must be a class of anomalib's kind.
 
     Returns:
-        The model, without post-processor, evaluator and visualizer.
+        The model, without evaluator and visualizer.
 
     Raises:
         ValueError: If the class or its arguments are wrong, or the checkpoint contradicts them; the message names the
@@ -44,6 +54,19 @@ def build_model(cell: Cell) -> AnomalibModule:
     if cell.model.backbone_weights is not None and cell.checkpoint is None:
         load_backbone(model, cell.model.backbone_weights)
     return model
+
+
+def take_thresholds(model: AnomalibModule) -> Thresholds:
+    """Take the post-processor off a model, so that its scores are tested and timed as they are.
+
+    Args:
+        model: The model, trained.
+
+    Returns:
+        The thresholds that were set in the post-processor.
+    """
+    post_processor, model.post_processor = model.post_processor, None
+    return Thresholds(*(_threshold(post_processor, name) for name in Thresholds._fields))
 
 
 def build_datamodule(cell: Cell) -> AnomalibDataModule:
@@ -93,6 +116,15 @@ def check_category_folder(datamodule: AnomalibDataModule) -> None:
     if not any(place.is_dir() for place in places):
         msg = f"There is no folder of the category {category} in {root}."
         raise FileNotFoundError(msg)
+
+
+def _threshold(post_processor: Any, name: str) -> float | None:  # noqa: ANN401 - a module of any kind, or None
+    """A threshold as it is applied to raw scores; anomalib's own post-processor shifts scores to it before."""
+    found = getattr(post_processor, f"{name}_threshold", None)
+    if found is None or not math.isfinite(found):
+        return None
+    applied = isinstance(post_processor, ProbabilityPostProcessor)
+    return float(getattr(post_processor, f"normalized_{name}_threshold") if applied else found)
 
 
 def _load(cell: Cell) -> AnomalibModule:

@@ -19,7 +19,7 @@ from omegaconf.errors import OmegaConfBaseException
 from anomalib_diffusionad.checks import require
 from anomalib_diffusionad.visualization.names import LONGEST
 
-NAME = re.compile(r"[\w][\w .()+-]*")
+NAME = re.compile(r"[\w][\w .,()+-]*")
 ACCELERATORS = ("auto", "cpu", "cuda")
 PRECISIONS = ("32-true", "bf16-mixed", "16-mixed")
 
@@ -231,6 +231,12 @@ def cells(comparison: Comparison) -> Iterator[Cell]:
                     yield Cell(comparison, model, data, category, seed)
 
 
+def first_cells(comparison: Comparison, dataset: str, category: str) -> list[Cell]:
+    """The cells of a category with its first seed, one a model."""
+    found = [cell for cell in cells(comparison) if (cell.data.name, cell.category) == (dataset, category)]
+    return [cell for cell in found if cell.seed == found[0].seed]
+
+
 def _check_model(model: ModelSpec) -> None:
     _check_name(model.name, "models")
     budget = model.max_epochs is not None or model.max_time is not None
@@ -265,7 +271,7 @@ def _check_data(data: DataSpec, models: list[str]) -> None:
 def _check_name(name: str, where: str) -> None:
     require(
         NAME.fullmatch(name) is not None and len(name.encode()) <= LONGEST,
-        f"{where}: the name {name!r} becomes the name of a folder; use letters, digits, spaces and . _ - + ( ), at "
+        f"{where}: the name {name!r} becomes the name of a folder; use letters, digits, spaces and . , _ - + ( ), at "
         f"most {LONGEST} bytes.",
     )
 

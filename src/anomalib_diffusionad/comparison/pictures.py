@@ -1,11 +1,11 @@
 # Copyright (C) 2026 The anomalib-diffusionad authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Pictures of a few test images for the report: input, truth, reconstruction and anomaly map."""
+"""Pictures of test images for the report: input, truth, reconstruction and anomaly map."""
 
 import base64
 from pathlib import Path
-from typing import cast
+from typing import NamedTuple, cast
 
 import numpy as np
 import torch
@@ -23,42 +23,68 @@ COUNT = 2
 KINDS = ("input", "truth", "reconstruction", "map")
 
 
-def save_pictures(
-    folder: Path,
-    scores: Scores,
-    dataset: AnomalibDataset,
-    model: AnomalibModule,
-    image_size: int,
-    device: torch.device,
-) -> None:
-    """Write ``N_input.jpg``, and of ``N_truth.jpg``, ``N_reconstruction.jpg`` and ``N_map.jpg`` what there is.
-
-    The images are the same for every model. Maps are coloured from the lowest to the highest value of the test set.
+class Outcome(NamedTuple):
+    """A model that was tested, and what it said.
 
     Args:
-        folder: Where to write; made if needed.
         scores: Scores of the test set.
         dataset: The test set, in the same order.
         model: Trained model, on ``device``.
-        image_size: Height and width of the pictures in pixels.
+        image_size: Height and width of pictures in pixels.
         device: Where to reconstruct.
     """
+
+    scores: Scores
+    dataset: AnomalibDataset
+    model: AnomalibModule
+    image_size: int
+    device: torch.device
+
+
+def save_pictures(folder: Path, outcome: Outcome) -> None:
+    """Write the pictures of a few images, ``0_input.jpg`` and so on; the images are the same for every model.
+
+    Args:
+        folder: Where to write; made if needed.
+        outcome: The model, and what it said.
+    """
+    for number, index in enumerate(choose(outcome.scores)):
+        save_image(folder, str(number), outcome, index)
+
+
+def save_image(folder: Path, name: str, outcome: Outcome, index: int) -> None:
+    """Write what there is of ``NAME_input.jpg``, ``NAME_truth.jpg``, ``NAME_reconstruction.jpg`` and ``NAME_map.jpg``.
+
+    Maps are coloured from the lowest to the highest value of the test set.
+
+    Args:
+        folder: Where to write; made if needed.
+        name: What the names of the files begin with.
+        outcome: The model, and what it said.
+        index: Which image of the test set.
+    """
     folder.mkdir(parents=True, exist_ok=True)
-    for number, index in enumerate(choose(scores)):
-        image, _ = as_seen(cast("Tensor", dataset[index].image), None, resize_to(image_size))
-        pictures = {"input": grey_or_rgb(image)}
-        if scores.mask is not None:
-            pictures["truth"] = grey_or_rgb(torch.from_numpy(scores.mask[index])[None])
-        if scores.anomaly_map is not None:
-            low, high = float(scores.anomaly_map.min()), float(scores.anomaly_map.max())
-            amounts = (scores.anomaly_map[index] - low) / max(high - low, np.finfo(np.float32).tiny)
-            pictures["map"] = heat(torch.from_numpy(amounts))
-        with torch.inference_mode():
-            reconstruction = reconstruct(model, image[None].to(device))
-        if reconstruction is not None:
-            pictures["reconstruction"] = grey_or_rgb(reconstruction[0])
-        for kind, picture in pictures.items():
-            picture.save(folder / f"{number}_{kind}.jpg", quality=90)
+    scores = outcome.scores
+    image, _ = as_seen(cast("Tensor", outcome.dataset[index].image), None, resize_to(outcome.image_size))
+    pictures = {"input": grey_or_rgb(image)}
+    if scores.mask is not None:
+        pictures["truth"] = grey_or_rgb(torch.from_numpy(scores.mask[index])[None])
+    if scores.anomaly_map is not None:
+        low, high = float(scores.anomaly_map.min()), float(scores.anomaly_map.max())
+        amounts = (scores.anomaly_map[index] - low) / max(high - low, np.finfo(np.float32).tiny)
+        pictures["map"] = heat(torch.from_numpy(amounts))
+    with torch.inference_mode():
+        reconstruction = reconstruct(outcome.model, image[None].to(outcome.device))
+    if reconstruction is not None:
+        pictures["reconstruction"] = grey_or_rgb(reconstruction[0])
+    for kind, picture in pictures.items():
+        picture.save(folder / f"{name}_{kind}.jpg", quality=90)
+
+
+def find_pictures(folder: Path, name: str) -> dict[str, str]:
+    """What :func:`save_image` wrote, as URIs by kind."""
+    paths = {kind: folder / f"{name}_{kind}.jpg" for kind in KINDS}
+    return {kind: data_uri(path) for kind, path in paths.items() if path.is_file()}
 
 
 def choose(scores: Scores) -> list[int]:

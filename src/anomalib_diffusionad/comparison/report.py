@@ -3,38 +3,51 @@
 
 """The report of a comparison: tables for programs, and a page for people.
 
-The page is one file that needs nothing else: pictures and plots are in it.
+The page is one file that needs nothing else: pictures and plots are in it. So is each page of the images that models
+get most wrong, one a category.
 """
 
 import json
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from jinja2 import Environment, PackageLoader
+from jinja2 import Environment, PackageLoader, Template
+from markupsafe import Markup
+
+from anomalib_diffusionad.visualization.names import derived_name
 
 from .cell import CHECKPOINT_RULE, START_RULE
-from .config import Comparison, DataSpec, cells
-from .pictures import KINDS, data_uri
-from .plot import accuracy_against_speed
+from .config import Comparison, cells, first_cells
+from .misses import FALSE_ALARMS, MISSES, read_misses
+from .pictures import KINDS, find_pictures
+from .plot import plot_accuracy
 from .scores import METRICS
-from .tables import AVERAGE, averaged_categories, categories_of, summarise
-from .units import duration, memory, quantity
+from .tables import AVERAGE, at_thresholds, averaged_categories, categories_of, summarise
+from .units import duration, memory, percent, quantity, score
 
 Record = dict[str, Any]
 Table = dict[str, Any]
 
+KEY = ("dataset", "category", "model", "seed")
 MACHINE = ("device", "threads", "allocator", "python", "torch", "anomalib")
 COSTS = [
     "parameters", "model_mb", "latency_ms", "throughput", "best_batch", "train_seconds", "epochs", "images_trained_on",
     "train_memory_mb", "test_memory_mb",
 ]  # fmt: skip
+GROUPS = {
+    FALSE_ALARMS: "False alarms, or nearest to one: the good images of highest score",
+    MISSES: "Misses, or nearest to one: the defective images of lowest score",
+}
 
 
 def write_report(comparison: Comparison, records: list[Record]) -> Path:
     """Write ``results.csv``, ``summary.csv``, ``report.json`` and ``report.html`` to the comparison's folder.
+
+    The pages ``misses_CATEGORY.html`` lie beside them, if cells have kept pictures for them.
 
     Args:
         comparison: What was compared.
@@ -52,23 +65,25 @@ def write_report(comparison: Comparison, records: list[Record]) -> Path:
     report = {"comparison": asdict(comparison), "summary": rows, "cells": records}
     (folder / "report.json").write_text(json.dumps(report, indent=2), encoding="utf-8")
     page = folder / "report.html"
-    page.write_text(render_page(comparison, records, summary), encoding="utf-8")
+    misses = _misses_pages(comparison, [record for record in records if record["status"] == "finished"])
+    for name, text in misses.items():
+        (folder / name).write_text(text, encoding="utf-8")
+    page.write_text(render_page(comparison, records, summary, list(misses)), encoding="utf-8")
     return page
 
 
-def render_page(comparison: Comparison, records: list[Record], summary: pd.DataFrame) -> str:
+def render_page(comparison: Comparison, records: list[Record], summary: pd.DataFrame, misses: list[str]) -> str:
     """The HTML page of a report.
 
     Args:
         comparison: What was compared.
         records: Records of the cells that were run.
         summary: What :func:`~anomalib_diffusionad.comparison.tables.summarise` makes of them.
+        misses: Names of the pages that lie beside it.
     """
     finished = [record for record in records if record["status"] == "finished"]
-    names = list(dict.fromkeys(data.name for data in comparison.data))
-    environment = Environment(loader=PackageLoader(__package__, "."), autoescape=True, trim_blocks=True)
-    environment.filters |= {"quantity": quantity, "duration": duration, "memory": memory}
-    return environment.get_template("report.html.j2").render(
+    names = _datasets(comparison)
+    return _template("report.html.j2").render(
         title=", ".join(names),
         seeds=len({cell.seed for cell in cells(comparison)}),
         comparison=comparison,
@@ -79,7 +94,39 @@ def render_page(comparison: Comparison, records: list[Record], summary: pd.DataF
         failed=len(records) - len(finished),
         missing=sum(1 for _ in cells(comparison)) - len(records),
         rules=[CHECKPOINT_RULE, _start_rule(finished)],
+        misses=misses,
     )
+
+
+def _misses_pages(comparison: Comparison, finished: list[Record]) -> dict[str, str]:
+    """Pages of the images that models get most wrong, by name: one for each category with pictures of them."""
+    record_of = {tuple(record[name] for name in KEY): record for record in finished}
+    places = [(data.name, category) for data in comparison.data for category in data.categories]
+    counts = Counter(category for _, category in places)
+    template, pages = _template("misses.html.j2"), {}
+    for dataset, category in places:
+        first = first_cells(comparison, dataset, category)
+        models = [
+            {"name": cell.model.name, "record": record_of[tuple(cell.key.values())], "groups": groups}
+            for cell in first
+            if tuple(cell.key.values()) in record_of and (groups := read_misses(cell.folder / "misses"))
+        ]
+        stem = f"{dataset}_{category}" if counts[category] > 1 else category
+        if models:
+            pages[derived_name(f"misses_{stem}", ".html")] = template.render(
+                dataset=dataset, category=category, seed=first[0].seed, models=models, titles=GROUPS
+            )
+    return pages
+
+
+def _template(name: str) -> Template:
+    environment = Environment(loader=PackageLoader(__package__, "."), autoescape=True, trim_blocks=True)
+    environment.filters |= {each.__name__: each for each in (duration, memory, percent, quantity, score)}
+    return environment.get_template(name)
+
+
+def _datasets(comparison: Comparison) -> list[str]:
+    return list(dict.fromkeys(data.name for data in comparison.data))
 
 
 def _model_row(comparison: Comparison, finished: list[Record], name: str) -> Table:
@@ -121,29 +168,36 @@ def _dataset(comparison: Comparison, finished: list[Record], summary: pd.DataFra
     models = [model.name for model in comparison.models]
     averaged = averaged_categories(comparison, finished, name)
     lines = categories_of(comparison, name) + [AVERAGE] * bool(averaged)
-    speeds = pd.DataFrame(finished, columns=["dataset", "model", "throughput"])
-    speed = speeds[speeds.dataset == name].groupby("model").throughput.median().to_dict()
+    costs = pd.DataFrame(finished, columns=["dataset", "model", "throughput", "train_seconds"])
+    medians = costs[costs.dataset == name].groupby("model")[["throughput", "train_seconds"]].median()
     average = rows[rows.category == AVERAGE]
-    plots = [
-        accuracy_against_speed(speed, average[average.metric == metric].set_index("model"), METRICS[metric])
-        for metric in ("image_auroc", "pixel_ap")
-        if (average.metric == metric).any()
-    ]
     measured = [metric for metric in METRICS if rows.empty or (rows.metric == metric).any()]
     return {
         "name": name,
         "averaged": averaged,
         "categories": categories_of(comparison, name),
         "tables": [_metric_table(rows[rows.metric == metric], models, lines, METRICS[metric]) for metric in measured],
-        "plots": plots,
+        "plots": {
+            "speed": _plots(average, medians.throughput, "Images per second at the best batch size"),
+            "training time": _plots(average, medians.train_seconds / 60, "Minutes of training"),
+        },
+        "at_thresholds": at_thresholds(comparison, finished, name),
         "pictures": {
             category: pictures
-            for data in comparison.data
-            if data.name == name
-            for category in data.categories
-            if (pictures := _pictures(comparison, data, category))
+            for category in categories_of(comparison, name)
+            if (pictures := _pictures(comparison, name, category))
         },
     }
+
+
+def _plots(average: pd.DataFrame, cost: pd.Series, cost_label: str) -> list[Markup]:
+    """Accuracy of images and of pixels against a cost by model, which some models may not have."""
+    known = cost.dropna().to_dict()
+    return [
+        plot_accuracy(accuracy, METRICS[metric], known, cost_label)
+        for metric in ("image_auroc", "pixel_ap")
+        if not set(known).isdisjoint((accuracy := average[average.metric == metric].set_index("model")).index)
+    ]
 
 
 def _metric_table(rows: pd.DataFrame, models: list[str], categories: list[str], title: str) -> Table:
@@ -166,18 +220,17 @@ def _value(by_model: pd.DataFrame, model: str) -> Table | None:
     return {"mean": float(row["mean"]), **optional}
 
 
-def _pictures(comparison: Comparison, data: DataSpec, category: str) -> list[list[tuple[str, str]]]:
+def _pictures(comparison: Comparison, dataset: str, category: str) -> list[list[tuple[str, str]]]:
     """Captions and pictures of a category, a row an image, from the first seed."""
-    first = [cell for cell in cells(comparison) if cell.data is data and cell.category == category]
-    folders = {cell.model.name: cell.folder / "pictures" for cell in first if cell.seed == first[0].seed}
+    first = first_cells(comparison, dataset, category)
+    folders = {cell.model.name: cell.folder / "pictures" for cell in first}
     lines = []
     for path in sorted({path.name for folder in folders.values() for path in folder.glob("*_input.jpg")}):
         number = path.split("_")[0]
         found = {
-            (model, kind): data_uri(folder / f"{number}_{kind}.jpg")
+            (model, kind): uri
             for model, folder in folders.items()
-            for kind in KINDS
-            if (folder / f"{number}_{kind}.jpg").is_file()
+            for kind, uri in find_pictures(folder, number).items()
         }
         shared = {kind: uri for (_, kind), uri in found.items() if kind in KINDS[:2]}
         columns = [(kind.capitalize(), shared[kind]) for kind in KINDS[:2] if kind in shared]

@@ -170,6 +170,34 @@ def measure(scores: Scores) -> dict[str, float]:
     return {name: metrics[name] for name in METRICS}
 
 
+def at_threshold(scores: Scores, image: float | None, pixel: float | None) -> dict[str, float]:
+    """What given thresholds do. As in anomalib, what lies above a threshold counts as defective, not what reaches it.
+
+    Args:
+        scores: Scores with normal and defective images in them.
+        image: Threshold of image scores; None if there is none.
+        pixel: Threshold of maps; None if there is none.
+
+    Returns:
+        ``image_threshold``, ``image_f1_at_threshold``, ``false_alarms`` (good images above it) and ``misses``
+        (defective images that are not); ``pixel_threshold`` and ``pixel_f1_at_threshold`` where there are maps and
+        masks. Without what has no threshold.
+    """
+    values: dict[str, float] = {}
+    if image is not None:
+        defective, found = scores.label == 1, scores.score > image
+        values |= {
+            "image_threshold": image,
+            "image_f1_at_threshold": _f1(defective, found),
+            "false_alarms": int((found & ~defective).sum()),
+            "misses": int((defective & ~found).sum()),
+        }
+    if pixel is not None and scores.anomaly_map is not None and scores.mask is not None:
+        pixel_f1 = _f1(scores.mask, scores.anomaly_map > pixel)
+        values |= {"pixel_threshold": pixel, "pixel_f1_at_threshold": pixel_f1}
+    return values
+
+
 def _pro(anomaly_map: NDArray[np.float32], mask: NDArray[np.bool_]) -> float:
     """Area under the per-region overlap up to a false positive rate of 0.3."""
     metric = AUPRO(fields=["anomaly_map", "gt_mask"])
@@ -177,6 +205,10 @@ def _pro(anomaly_map: NDArray[np.float32], mask: NDArray[np.bool_]) -> float:
     batch = SimpleNamespace(anomaly_map=torch.from_numpy(anomaly_map), gt_mask=truth)
     metric.update(batch)  # type: ignore[arg-type]  # any object with these fields will do
     return float(metric.compute())
+
+
+def _f1(truth: NDArray[np.bool_], found: NDArray[np.bool_]) -> float:
+    return float(2 * (truth & found).sum() / max(int(truth.sum()) + int(found.sum()), 1))
 
 
 def _best_f1(label: NDArray[Any], score: NDArray[np.float32]) -> float:

@@ -15,6 +15,10 @@ from .scores import METRICS
 AVERAGE = "average"
 COLUMNS = ["dataset", "category", "model", "metric", "mean", "std", "seeds", "published"]
 ROW = ["dataset", "category", "model", "metric"]
+AT_THRESHOLD = [
+    "image_f1_at_threshold", "image_f1", "pixel_f1_at_threshold", "pixel_f1", "false_alarms", "good", "misses",
+    "test_defects",
+]  # fmt: skip
 
 
 def load_published() -> pd.DataFrame:
@@ -65,6 +69,31 @@ def summarise(comparison: Comparison, records: list[dict[str, Any]]) -> pd.DataF
         if set(averaged_categories(comparison, records, dataset)) != _published_categories(dataset):
             summary.loc[(summary.dataset == dataset) & (summary.category == AVERAGE), "published"] = float("nan")
     return _in_order(summary, comparison)
+
+
+def at_thresholds(comparison: Comparison, records: list[dict[str, Any]], dataset: str) -> list[dict[str, Any]]:
+    """What the thresholds do that training set: a line for each category and model that has one.
+
+    Args:
+        comparison: What was compared.
+        records: Records of its cells.
+        dataset: Name of the data set.
+
+    Returns:
+        ``category``, ``model`` and the means over the seeds of ``AT_THRESHOLD``, None where there is none, in the order
+        of the comparison.
+    """
+    found = [r for r in records if r["dataset"] == dataset and r.get("image_threshold") is not None]
+    table = pd.DataFrame(found, columns=[*ROW[1:3], *AT_THRESHOLD, "test_images"])
+    table["good"] = table.test_images - table.test_defects
+    means = table.astype(dict.fromkeys(AT_THRESHOLD, float)).groupby(ROW[1:3])[AT_THRESHOLD].mean()
+    lines = means.astype(object).where(means.notna(), None).to_dict("index")
+    return [
+        {"category": category, "model": model.name, **lines[category, model.name]}
+        for category in categories_of(comparison, dataset)
+        for model in comparison.models
+        if (category, model.name) in lines
+    ]
 
 
 def averaged_categories(comparison: Comparison, records: list[dict[str, Any]], dataset: str) -> list[str]:

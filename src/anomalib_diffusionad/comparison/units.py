@@ -14,6 +14,16 @@ def quantity(value: float) -> str:
     return f"{value:.0f}" if value == int(value) else _digits(value)
 
 
+def percent(share: float | None) -> str:
+    """A share of 1 in percent, with one decimal; a dash for None."""
+    return "–" if share is None else f"{100 * share:.1f}"  # noqa: RUF001 - the dash of the other tables
+
+
+def score(value: float) -> str:
+    """A score of any size, with four significant digits."""
+    return f"{value:.4g}"
+
+
 def duration(seconds: float) -> str:
     """Seconds as ``2 h 05 min``, ``3 min 20 s`` or ``4.5 s``."""
     if seconds >= 3600:
