@@ -130,7 +130,9 @@ def test_a_run_is_not_resumed_with_another_optimizer(trained, tmp_path: Path) ->
     path, _, folder = trained
     model = DiffusionAD(optimizer="adam", visualizer=False)
     engine = Engine(max_epochs=2, default_root_dir=tmp_path, **QUIET)
-    with pytest.raises(ValueError, match="optimizer='muon', which cannot be resumed with optimizer='adam': leave it out"):
+    with pytest.raises(
+        ValueError, match="optimizer='muon', which cannot be resumed with optimizer='adam': leave it out"
+    ):
         engine.fit(model, datamodule=make_datamodule(folder), ckpt_path=path)
     other = DiffusionAD.load_from_checkpoint(path, optimizer="adam", visualizer=False)
     Engine(max_steps=1, default_root_dir=tmp_path, **QUIET).fit(other, datamodule=make_datamodule(folder))

@@ -277,7 +277,7 @@ class DiffusionADModel(nn.Module):
     def segment_logits(self, image: Tensor, views: Tensor) -> Tensor:
         """As :meth:`segment`, with the views alone and before the sigmoid, in the precision of the network."""
         if isinstance(self.segmentation, CompactSegmentation):
-            return self.segmentation(image, views[:, :3], views[:, -3:])
+            return self.segmentation(self.segmentation.see(image, views[:, :3], views[:, -3:]))
         return self.segmentation(torch.cat([image, views], dim=1).contiguous(memory_format=torch.channels_last))
 
     def _reconstruct(

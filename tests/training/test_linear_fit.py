@@ -11,6 +11,7 @@ import pytest
 import torch
 from anomalib.engine import Engine
 from PIL import Image
+from torch.nn import functional as F  # noqa: N812
 
 from anomalib_diffusionad import DiffusionAD
 from anomalib_diffusionad.training.linear_fit import LinearFit, aligned, half_of
@@ -38,6 +39,13 @@ def test_images_lie_alike_or_in_any_pose() -> None:
     generator = torch.Generator().manual_seed(0)
     assert not aligned(torch.rand(40, 3, SIZE, SIZE, generator=generator))  # a texture
     assert aligned(torch.rand(4, 3, SIZE, SIZE, generator=generator))  # too few to tell
+
+
+def test_images_that_differ_much_are_as_if_in_any_pose() -> None:
+    images, generator = bars(turned=False), torch.Generator().manual_seed(1)
+    clouds = F.avg_pool2d(torch.randn(images.shape, generator=generator), 5, stride=1, padding=2)
+    assert aligned(images + 0.4 * clouds)
+    assert not aligned(images + 0.9 * clouds)  # turned 1.3 times as far from their estimates
 
 
 def test_halves_are_told_by_the_file_and_both_are_large() -> None:

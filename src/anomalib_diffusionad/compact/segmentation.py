@@ -14,7 +14,7 @@ MULTIPLIERS = (1, 2, 3, 4)
 INITIAL_LOGIT = -3.0
 MIN_DEVIATION = 0.05
 # axes that are flipped in each of the looks at an image; the last is without a reconstruction
-LOOKS = ((), (2, 3), (3,), (2,))
+LOOKS: tuple[tuple[int, ...], ...] = ((), (2, 3), (3,), (2,))
 
 
 class CompactSegmentation(nn.Module):
@@ -58,8 +58,8 @@ class CompactSegmentation(nn.Module):
         self.mean.copy_(images.mean(dim=(0, 2, 3))[:, None, None])
         self.deviation.copy_(images.std().clamp(min=MIN_DEVIATION))
 
-    def forward(self, image: Tensor, small: Tensor, big: Tensor) -> Tensor:
-        """Compare images with their reconstructions.
+    def see(self, image: Tensor, small: Tensor, big: Tensor) -> Tensor:
+        """What the network is given: images, reconstructions and distances, scaled.
 
         Args:
             image: ``(N, 3, H, W)`` in [0, 1].
@@ -67,12 +67,23 @@ class CompactSegmentation(nn.Module):
             big: Those from the large noise scale.
 
         Returns:
-            Logits of anomalous pixels, ``(N, 1, H, W)``.
+            ``(N, 15, H, W)``.
         """
         views = [image, small.clamp(0, 1), big.clamp(0, 1)]
         distances = [2 * (image - view).abs() / self.deviation for view in views[1:]]
         seen = torch.cat([*((view - self.mean) / self.deviation for view in views), *distances], dim=1)
-        h = self.stem(seen.contiguous(memory_format=torch.channels_last))
+        return seen.contiguous(memory_format=torch.channels_last)
+
+    def forward(self, seen: Tensor) -> Tensor:
+        """Find anomalies in what :meth:`see` gives.
+
+        Args:
+            seen: ``(N, 15, H, W)``.
+
+        Returns:
+            Logits of anomalous pixels, ``(N, 1, H, W)``.
+        """
+        h = self.stem(seen)
         skips = []
         for level, stage in enumerate(self.down):
             h = stage(F.max_pool2d(h, 2) if level else h)
@@ -84,10 +95,11 @@ class CompactSegmentation(nn.Module):
         return F.pixel_shuffle(self.head(h), 2)
 
     def anomaly_map(self, image: Tensor, small: Tensor, big: Tensor) -> Tensor:
-        """Compare images with their reconstructions in four looks, and average what is found.
+        """Look at images four times, each time flipped in another way, and average what is found.
 
-        Each look is flipped in another way. Three are at the reconstructions. The last has the image in their place, so
-        that a reconstruction that fails does less harm.
+        Three looks are at the reconstructions. The last has the image in their place, so that a reconstruction that
+        fails does less harm. The network learns flips, and looks without a reconstruction, from
+        ``segmentation_replay``.
 
         Args:
             image: ``(B, 3, H, W)`` in [0, 1].
@@ -97,11 +109,15 @@ class CompactSegmentation(nn.Module):
         Returns:
             Probability of each pixel to be anomalous, float32 ``(B, 1, H, W)``.
         """
-        compared = torch.cat([image, small, big], dim=1)
-        views = [compared, compared, compared, image.repeat(1, 3, 1, 1)]
-        looks = torch.cat([view.flip(axes) for view, axes in zip(views, LOOKS, strict=True)])
-        found = self(*looks.split(3, dim=1)).float().sigmoid().chunk(len(LOOKS))
-        return torch.stack([look.flip(axes) for look, axes in zip(found, LOOKS, strict=True)]).mean(dim=0)
+        compared, alone = self.see(image, small, big), self.see(image, image, image)
+        looks = [_flipped(seen, axes) for seen, axes in zip([compared] * 3 + [alone], LOOKS, strict=True)]
+        found = self(torch.cat(looks)).float().sigmoid().unflatten(0, (len(LOOKS), -1))
+        upright = [_flipped(found[number], axes) for number, axes in enumerate(LOOKS)]
+        return torch.stack(upright).mean(dim=0)
+
+
+def _flipped(values: Tensor, axes: tuple[int, ...]) -> Tensor:
+    return values.flip(axes) if axes else values
 
 
 def _convolution(in_channels: int, out_channels: int, kernel_size: int = 3, stride: int = 1) -> nn.Sequential:

@@ -64,7 +64,8 @@ def run_cell(cell: Cell, gpu: int = 0) -> dict[str, Any]:
     """Train, unless there is a checkpoint, test and time one model on one category.
 
     Args:
-        cell: What to run. Its folder must exist; ``model.ckpt``, ``scores.csv``, ``maps.npz`` and pictures go there.
+        cell: What to run. Its folder must exist; ``model.ckpt``, ``scores.csv``, ``maps.npz``, ``pictures`` and
+            ``misses`` go there.
         gpu: Which GPU to run on, if it runs on one.
 
     Returns:

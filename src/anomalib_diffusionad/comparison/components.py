@@ -119,7 +119,7 @@ def check_category_folder(datamodule: AnomalibDataModule) -> None:
 
 
 def _threshold(post_processor: Any, name: str) -> float | None:  # noqa: ANN401 - a module of any kind, or None
-    """A threshold as it is applied to raw scores; anomalib's own post-processor shifts scores to it before."""
+    """A threshold of raw scores; of anomalib's own post-processor, the one at a sensitivity of 0.5."""
     found = getattr(post_processor, f"{name}_threshold", None)
     if found is None or not math.isfinite(found):
         return None

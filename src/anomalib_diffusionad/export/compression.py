@@ -95,9 +95,9 @@ def check_metric(metric: Metric | None, datamodule: AnomalibDataModule, *, has_l
 def quantize(graph: "openvino.Model", datamodule: AnomalibDataModule) -> "openvino.Model":
     """Quantise weights and inputs of the U-Net's layers to 8 bits, after training.
 
-    The segmentation network has a small part of the arithmetic, and finds small differences: quantising it was seen to
-    cost up to 3 points of pixel AP. Its weights alone are stored in 8 bits, and those of the U-Net's shortcuts, whose
-    inputs are not needed in 8 bits elsewhere.
+    The segmentation network finds small differences: quantising it was seen to cost up to 3 points of pixel AP. Its
+    weights alone are stored in 8 bits, and those of the U-Net's shortcuts, whose inputs are not needed in 8 bits
+    elsewhere.
 
     Args:
         graph: What ``DiffusionAD`` exports, in float32.

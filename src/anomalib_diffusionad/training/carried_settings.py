@@ -71,7 +71,7 @@ class CarriedSettings(AnomalibModule):
         before, saved = self.settings, checkpoint.get("hyper_parameters", {})
         settings = resolve_saved(saved, self.given) if "preset" in saved else before
         if self._trainer is not None and self._trainer.state.fn == TrainerFn.FITTING:
-            _check_optimizer(saved.get("optimizer", "adam"), settings)
+            _check_optimizer(resolve_saved(saved, {}), settings)
         if settings != before:
             self._use(settings)
             log_settings("The checkpoint's settings are used", self.settings, before)
@@ -84,11 +84,11 @@ class CarriedSettings(AnomalibModule):
             set_up_again(self._trainer, self)
 
 
-def _check_optimizer(saved: str, settings: Settings) -> None:
+def _check_optimizer(saved: Settings, settings: Settings) -> None:
     """Refuse to resume a run with another optimiser, whose state its checkpoint does not have."""
     require(
-        saved == settings.optimizer,
-        f"The checkpoint is of a run with optimizer={saved!r}, which cannot be resumed with "
+        saved.optimizer == settings.optimizer,
+        f"The checkpoint is of a run with optimizer={saved.optimizer!r}, which cannot be resumed with "
         f"optimizer={settings.optimizer!r}: leave it out.",
     )
 

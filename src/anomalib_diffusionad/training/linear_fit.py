@@ -69,7 +69,8 @@ class LinearFit(Callback):
                 linear.fit(images[half == number])
             self._halves.append(linear)
         share_buffers(trainer, model.linear, model.segmentation, *self._halves)
-        logger.info("Training images lie %s.", "in any pose" if self.any_pose else "alike")
+        how = "in any pose, or differ much: they are turned" if self.any_pose else "alike"
+        logger.info("Training images lie %s.", how)
 
     def on_fit_end(self, trainer: Trainer, pl_module: Any) -> None:  # noqa: ANN401
         """Let go of the axes."""
@@ -105,7 +106,7 @@ def half_of(path: Any) -> int:  # noqa: ANN401 - a string or a path
 
 
 def aligned(images: Tensor) -> bool:
-    """Whether images lie alike: whether the axes of some know others better as they are than turned or flipped.
+    """Whether images lie alike: whether the axes of some know others far better as they are than turned or flipped.
 
     Args:
         images: Normal images ``(N, 3, S, S)`` in [0, 1].

@@ -32,12 +32,12 @@ class SegmentationReplay(Callback):
     def __init__(self) -> None:
         # image, views of its reconstruction and true mask, float16 (C, S, S)
         self._examples: list[Tensor] = []
-        self._step = 0
+        self._step = self._batch = 0
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Note at which step the run starts."""
         del pl_module
-        self._step = trainer.global_step
+        self._step, self._batch = trainer.global_step, 0
 
     def on_train_batch_end(
         self,
@@ -54,7 +54,8 @@ class SegmentationReplay(Callback):
         new = torch.cat([outputs["image"], outputs["views"], outputs["mask"]], dim=1).half()
         if self._examples and self._examples[0].shape != new[0].shape:
             self._examples = []  # images of another size
-        capacity = min(CAPACITY, max(4 * len(new), PIXELS // new[0, 0].numel()))
+        self._batch = max(self._batch, len(new))
+        capacity = min(CAPACITY, max(4 * self._batch, PIXELS // new[0, 0].numel()))
         self._examples = [*self._examples, *new][-capacity:]
         stepped, self._step = trainer.global_step != self._step, trainer.global_step
         count = len(batch.image)
