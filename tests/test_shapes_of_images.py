@@ -102,12 +102,13 @@ def test_anomalies_lie_all_along(size: tuple[int, int], anomalies: str) -> None:
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("shallow_unet")
-def test_graphs_keep_the_shape(tmp_path: Path) -> None:
+@pytest.mark.parametrize("networks", [{}, {"preset": "compact", "segmentation_channels": 8}])
+def test_graphs_keep_the_shape(tmp_path: Path, networks: dict) -> None:
     onnxruntime = pytest.importorskip("onnxruntime")
     pytest.importorskip("onnxscript")
-    model = make_model(image_size=STRIP).eval()
+    model = make_model(image_size=STRIP, **networks).eval()
     session = onnxruntime.InferenceSession(model.to_onnx(tmp_path), providers=["CPUExecutionProvider"])
-    image = torch.rand(1, 3, 100, 300, generator=torch.Generator().manual_seed(0))
+    image = torch.rand(3, 3, 100, 300, generator=torch.Generator().manual_seed(0))
     (found,) = session.run(["anomaly_map"], {"input": image.numpy()})
     with torch.no_grad():
         np.testing.assert_allclose(found, model(image).anomaly_map.numpy(), rtol=0, atol=1e-3)

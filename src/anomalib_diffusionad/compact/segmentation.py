@@ -69,10 +69,7 @@ class CompactSegmentation(nn.Module):
         Returns:
             ``(N, 15, H, W)``.
         """
-        views = [image, small.clamp(0, 1), big.clamp(0, 1)]
-        distances = [2 * (image - view).abs() / self.deviation for view in views[1:]]
-        seen = torch.cat([*((view - self.mean) / self.deviation for view in views), *distances], dim=1)
-        return seen.contiguous(memory_format=torch.channels_last)
+        return self._scaled(image, small.clamp(0, 1), big.clamp(0, 1))
 
     def forward(self, seen: Tensor) -> Tensor:
         """Find anomalies in what :meth:`see` gives.
@@ -109,11 +106,16 @@ class CompactSegmentation(nn.Module):
         Returns:
             Probability of each pixel to be anomalous, float32 ``(B, 1, H, W)``.
         """
-        compared, alone = self.see(image, small, big), self.see(image, image, image)
+        compared, alone = self.see(image, small, big), self._scaled(image, image, image)
         looks = [_flipped(seen, axes) for seen, axes in zip([compared] * 3 + [alone], LOOKS, strict=True)]
         found = self(torch.cat(looks)).float().sigmoid().unflatten(0, (len(LOOKS), -1))
         upright = [_flipped(found[number], axes) for number, axes in enumerate(LOOKS)]
         return torch.stack(upright).mean(dim=0)
+
+    def _scaled(self, image: Tensor, *reconstructions: Tensor) -> Tensor:
+        distances = [2 * (image - each).abs() / self.deviation for each in reconstructions]
+        views = [(each - self.mean) / self.deviation for each in (image, *reconstructions)]
+        return torch.cat([*views, *distances], dim=1).contiguous(memory_format=torch.channels_last)
 
 
 def _flipped(values: Tensor, axes: tuple[int, ...]) -> Tensor:
