@@ -106,6 +106,7 @@ class CompactSegmentation(nn.Module):
         Returns:
             Probability of each pixel to be anomalous, float32 ``(B, 1, H, W)``.
         """
+        # not see(image, image, image): ONNX Runtime refuses a graph that clamps one image twice
         compared, alone = self.see(image, small, big), self._scaled(image, image, image)
         looks = [_flipped(seen, axes) for seen, axes in zip([compared] * 3 + [alone], LOOKS, strict=True)]
         found = self(torch.cat(looks)).float().sigmoid().unflatten(0, (len(LOOKS), -1))

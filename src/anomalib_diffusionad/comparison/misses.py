@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from .pictures import Outcome, find_pictures, save_image
+from .pictures import Outcome, find_pictures, save_images
 from .scores import Scores
 
 COUNT = 10
@@ -32,13 +32,21 @@ def save_misses(folder: Path, outcome: Outcome) -> None:
         folder: Where to write; made if needed.
         outcome: The model, and what it said.
     """
-    listed = []
-    for group, indices in worst(outcome.scores).items():
-        for number, index in enumerate(indices):
-            name = f"{group}_{number}"
-            save_image(folder, name, outcome, index)
-            file = "/".join(Path(outcome.scores.image_path[index]).parts[-2:])  # folder of the defect, and file
-            listed.append({"group": group, "name": name, "file": file, "score": float(outcome.scores.score[index])})
+    named = {
+        f"{group}_{number}": (group, index)
+        for group, indices in worst(outcome.scores).items()
+        for number, index in enumerate(indices)
+    }
+    save_images(folder, outcome, {name: index for name, (_, index) in named.items()})
+    listed = [
+        {
+            "group": group,
+            "name": name,
+            "file": "/".join(Path(outcome.scores.image_path[index]).parts[-2:]),  # folder of the defect, and file
+            "score": float(outcome.scores.score[index]),
+        }
+        for name, (group, index) in named.items()
+    ]
     (folder / LIST).write_text(json.dumps(listed, indent=2), encoding="utf-8")
 
 

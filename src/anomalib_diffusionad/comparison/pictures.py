@@ -4,6 +4,7 @@
 """Pictures of test images for the report: input, truth, reconstruction and anomaly map."""
 
 import base64
+from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple, cast
 
@@ -48,41 +49,40 @@ def save_pictures(folder: Path, outcome: Outcome) -> None:
         folder: Where to write; made if needed.
         outcome: The model, and what it said.
     """
-    for number, index in enumerate(choose(outcome.scores)):
-        save_image(folder, str(number), outcome, index)
+    save_images(folder, outcome, {str(number): index for number, index in enumerate(choose(outcome.scores))})
 
 
-def save_image(folder: Path, name: str, outcome: Outcome, index: int) -> None:
+def save_images(folder: Path, outcome: Outcome, indices: Mapping[str, int]) -> None:
     """Write what there is of ``NAME_input.jpg``, ``NAME_truth.jpg``, ``NAME_reconstruction.jpg`` and ``NAME_map.jpg``.
 
     Maps are coloured from the lowest to the highest value of the test set.
 
     Args:
         folder: Where to write; made if needed.
-        name: What the names of the files begin with.
         outcome: The model, and what it said.
-        index: Which image of the test set.
+        indices: Which images of the test set, by what the names of their files begin with.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    scores = outcome.scores
-    image, _ = as_seen(cast("Tensor", outcome.dataset[index].image), None, resize_to(outcome.image_size))
-    pictures = {"input": grey_or_rgb(image)}
-    if scores.mask is not None:
-        pictures["truth"] = grey_or_rgb(torch.from_numpy(scores.mask[index])[None])
-    if scores.anomaly_map is not None:
-        low, high = float(scores.anomaly_map.min()), float(scores.anomaly_map.max())
-        amounts = (scores.anomaly_map[index] - low) / max(high - low, np.finfo(np.float32).tiny)
-        pictures["map"] = heat(torch.from_numpy(amounts))
-    with torch.inference_mode():
-        reconstruction = reconstruct(outcome.model, image[None].to(outcome.device))
-    if reconstruction is not None:
-        pictures["reconstruction"] = grey_or_rgb(reconstruction[0])
-    for kind, picture in pictures.items():
-        picture.save(folder / f"{name}_{kind}.jpg", quality=90)
+    maps, masks = outcome.scores.anomaly_map, outcome.scores.mask
+    low, high = (0.0, 1.0) if maps is None else (float(maps.min()), float(maps.max()))
+    for name, index in indices.items():
+        image, _ = as_seen(cast("Tensor", outcome.dataset[index].image), None, resize_to(outcome.image_size))
+        pictures = {"input": grey_or_rgb(image)}
+        if masks is not None:
+            pictures["truth"] = grey_or_rgb(torch.from_numpy(masks[index])[None])
+        if maps is not None:
+            amounts = (maps[index] - low) / max(high - low, np.finfo(np.float32).tiny)
+            pictures["map"] = heat(torch.from_numpy(amounts))
+        with torch.inference_mode():
+            reconstruction = reconstruct(outcome.model, image[None].to(outcome.device))
+        if reconstruction is not None:
+            pictures["reconstruction"] = grey_or_rgb(reconstruction[0])
+        for kind, picture in pictures.items():
+            picture.save(folder / f"{name}_{kind}.jpg", quality=90)
 
 
 def find_pictures(folder: Path, name: str) -> dict[str, str]:
-    """What :func:`save_image` wrote, as URIs by kind."""
+    """What :func:`save_images` wrote of one image, as URIs by kind."""
     paths = {kind: folder / f"{name}_{kind}.jpg" for kind in KINDS}
     return {kind: data_uri(path) for kind, path in paths.items() if path.is_file()}
 

@@ -32,7 +32,6 @@ from .units import duration, memory, percent, quantity, score
 Record = dict[str, Any]
 Table = dict[str, Any]
 
-KEY = ("dataset", "category", "model", "seed")
 MACHINE = ("device", "threads", "allocator", "python", "torch", "anomalib")
 COSTS = [
     "parameters", "model_mb", "latency_ms", "throughput", "best_batch", "train_seconds", "epochs", "images_trained_on",
@@ -100,16 +99,16 @@ def render_page(comparison: Comparison, records: list[Record], summary: pd.DataF
 
 def _misses_pages(comparison: Comparison, finished: list[Record]) -> dict[str, str]:
     """Pages of the images that models get most wrong, by name: one for each category with pictures of them."""
-    record_of = {tuple(record[name] for name in KEY): record for record in finished}
     places = [(data.name, category) for data in comparison.data for category in data.categories]
     counts = Counter(category for _, category in places)
     template, pages = _template("misses.html.j2"), {}
     for dataset, category in places:
         first = first_cells(comparison, dataset, category)
         models = [
-            {"name": cell.model.name, "record": record_of[tuple(cell.key.values())], "groups": groups}
+            {"name": cell.model.name, "record": record, "groups": groups}
             for cell in first
-            if tuple(cell.key.values()) in record_of and (groups := read_misses(cell.folder / "misses"))
+            for record in finished
+            if cell.key.items() <= record.items() and (groups := read_misses(cell.folder / "misses"))
         ]
         stem = f"{dataset}_{category}" if counts[category] > 1 else category
         if models:
