@@ -361,7 +361,7 @@ def test_anomalibs_export_compresses_by_our_means(
     monkeypatch.setattr(export, "write_openvino_metadata", lambda *_: None)
     monkeypatch.setattr(openvino, "save_model", lambda given, *_, **__: saved.append(given))
     for ours in ("compress", "quantize", "quantize_with_accuracy_control"):
-        monkeypatch.setattr(export, ours, lambda *given, ours=ours: called.append((ours, given[0])) or ours)
+        monkeypatch.setattr(export, ours, lambda *given, ours=ours, **_: called.append((ours, given[0])) or ours)
     datamodule = make_datamodule(write_folder(tmp_path / "data"), val_split_mode="from_train")
     model.to_openvino(tmp_path, "model", (SIZE, SIZE), compression, datamodule)
     assert called == [(name, graph)]
@@ -381,13 +381,7 @@ def test_images_to_calibrate_on_may_be_larger_than_the_graph(tmp_path: Path) -> 
 
 @pytest.mark.parametrize("sides", [(SIZE, SIZE), (-1, -1)])
 def test_images_and_masks_get_the_size_of_the_graph(tmp_path: Path, sides: tuple[int, int]) -> None:
-    openvino = pytest.importorskip("openvino")
-    opset13 = pytest.importorskip("openvino.opset13")
-    image = opset13.parameter([-1, 3, *sides], name="input")
-    small = opset13.interpolate(image, [SIZE, SIZE], "linear", "sizes", axes=[2, 3])
-    maps = opset13.reduce_mean(small, [1], keep_dims=True)
-    maps.output(0).set_names({"anomaly_map"})
-    graph = openvino.Model([maps], [image])
+    graph = make_graph(sides)
     datamodule = make_datamodule(write_larger_folder(tmp_path))
     datamodule.setup()
     batches = list(_at_size_of(graph, datamodule.test_dataloader()))
@@ -396,6 +390,47 @@ def test_images_and_masks_get_the_size_of_the_graph(tmp_path: Path, sides: tuple
     assert sum(int(batch.gt_mask.flatten(1).any(dim=1).sum()) for batch in batches) == 3
     path = next(path for batch in batches for path in batch.image_path)
     torch.testing.assert_close(batches[0].image[0], read_as_seen(path, resize_to(SIZE)), atol=1e-6, rtol=0)
+
+
+def test_a_graph_of_tiles_is_calibrated_on_crops(tmp_path: Path) -> None:
+    datamodule = make_datamodule(write_larger_folder(tmp_path))
+    datamodule.setup()
+    for batch in _at_size_of(make_graph((SIZE, SIZE)), datamodule.test_dataloader(), tiled=True):
+        assert batch.image.shape[1:] == (3, SIZE, SIZE)
+        assert batch.gt_mask.shape[1:] == (SIZE, SIZE)
+        for crop, path in zip(batch.image, batch.image_path, strict=True):
+            whole = read_as_seen(path, None).unfold(1, SIZE, 1).unfold(2, SIZE, 1)
+            # at its own resolution, from some place of it
+            assert float((whole - crop[:, None, None]).abs().amax(dim=(0, 3, 4)).min()) < 1e-6
+
+
+def test_a_graph_of_tiles_is_quantised_on_tiles_and_not_by_accuracy(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    openvino = pytest.importorskip("openvino")
+    model, tiled = make_model(tile_size=SIZE), []
+    monkeypatch.setattr(openvino, "convert_model", lambda *_, **__: object())
+    monkeypatch.setattr(openvino, "save_model", lambda *_, **__: None)
+    monkeypatch.setattr(export, "write_openvino_metadata", lambda *_: None)
+    monkeypatch.setattr(export, "quantize", lambda *_, **named: tiled.append(named))
+    datamodule = make_datamodule(write_folder(tmp_path / "data"), val_split_mode="from_train")
+    monkeypatch.setattr(model, "to_onnx", lambda *_, **__: pytest.fail("work was begun"))
+    with pytest.raises(ValueError, match="sees tiles: use INT8_PTQ"):
+        model.to_openvino(tmp_path, "model", None, "int8_acq", datamodule)
+    monkeypatch.setattr(model, "to_onnx", lambda *_, **__: tmp_path / "model.onnx")
+    model.to_openvino(tmp_path, "model", None, "int8_ptq", datamodule)
+    assert tiled == [{"tiled": True}]
+
+
+def make_graph(sides: tuple[int, int]) -> "Model":
+    """A graph that resizes images and makes a map of their mean."""
+    openvino = pytest.importorskip("openvino")
+    opset13 = pytest.importorskip("openvino.opset13")
+    image = opset13.parameter([-1, 3, *sides], name="input")
+    small = opset13.interpolate(image, [SIZE, SIZE], "linear", "sizes", axes=[2, 3])
+    maps = opset13.reduce_mean(small, [1], keep_dims=True)
+    maps.output(0).set_names({"anomaly_map"})
+    return openvino.Model([maps], [image])
 
 
 def test_what_accuracy_control_measures_has_to_be_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 import torch
 from anomalib.models import Draem, Patchcore
+from lightning.pytorch import Trainer
 
 from anomalib_diffusionad import DiffusionAD
 from anomalib_diffusionad.commands.cli import DiffusionADCLI
@@ -234,6 +235,26 @@ def test_wrong_arguments_are_found_before_anything_runs(fields, tmp_path):
     with pytest.raises(ValueError, match=r"models: DiffusionAD: (.|\n)*gigantic"):
         compare(config)
     assert not (tmp_path / "results").exists()
+
+
+@pytest.mark.parametrize("size", [{"tile_size": 64}, {"image_size": [64, 96]}])
+def test_sizes_of_a_models_own_are_refused_before_anything_runs(fields, tmp_path, size):
+    own = TINY | {"init_args": {"preset": "tiny"} | size}
+    config = write_config(tmp_path / "compare.yaml", fields | {"models": [PATCHCORE, own]})
+    with pytest.raises(ValueError, match="models: DiffusionAD: every model of a comparison sees whole images"):
+        compare(config)
+    assert not (tmp_path / "results").exists()
+
+
+def test_a_checkpoint_of_tiles_is_refused(fields, tmp_path):
+    path, trainer = tmp_path / "model.ckpt", Trainer(accelerator="cpu", logger=False)
+    trainer.strategy.connect(DiffusionAD(preset="tiny", tile_size=64))
+    trainer.save_checkpoint(path, weights_only=True)
+    models = [TINY | {"max_epochs": None, "checkpoint": str(path), "init_args": {}}]
+    with quick():
+        compare(write_config(tmp_path / "compare.yaml", fields | {"models": models}))
+    (record,) = records(tmp_path / "results").values()
+    assert "sees images through tiles, and every model of a comparison sees whole images" in record["error"]
 
 
 def test_no_gpu(fields, tmp_path, monkeypatch):

@@ -9,6 +9,7 @@ with the thresholds that training set in it.
 
 import inspect
 import math
+from collections.abc import Mapping
 from pathlib import Path
 from pydoc import locate
 from typing import Any, NamedTuple
@@ -19,6 +20,7 @@ from anomalib.models import AnomalibModule
 from jsonargparse import ArgumentError, ArgumentParser, Namespace
 
 from anomalib_diffusionad.checks import require
+from anomalib_diffusionad.lightning_model import DiffusionAD
 from anomalib_diffusionad.post_processor import ProbabilityPostProcessor
 
 from .backbone import load_backbone
@@ -127,11 +129,27 @@ def _threshold(post_processor: Any, name: str) -> float | None:  # noqa: ANN401 
     return float(getattr(post_processor, f"normalized_{name}_threshold") if applied else found)
 
 
+def _check_size(cell: Cell, arguments: Mapping[str, Any]) -> None:
+    """Refuse arguments of a model by which it would see other images than the rest."""
+    size = cell.comparison.image_size
+    require(
+        arguments.get("tile_size") is None and arguments.get("image_size", size) == size,
+        f"models: {cell.model.name}: every model of a comparison sees whole images of its image_size, {size} x {size} "
+        f"here. Leave image_size and tile_size out of init_args.",
+    )
+
+
 def _load(cell: Cell) -> AnomalibModule:
     """The model of a cell with the weights of its checkpoint."""
     component = _locate(AnomalibModule, cell.model.class_path)
     size = {"image_size": cell.comparison.image_size} if "image_size" in _parameters(component) else {}
-    model = component.load_from_checkpoint(cell.checkpoint, map_location="cpu", **cell.model_args, **size)
+    _check_size(cell, cell.model_args)
+    model = component.load_from_checkpoint(cell.checkpoint, map_location="cpu", **cell.model_args | size)
+    require(
+        not (isinstance(model, DiffusionAD) and model.model.tiled),
+        f"models: {cell.model.name}: {cell.checkpoint} sees images through tiles, and every model of a comparison sees "
+        f"whole images.",
+    )
     for name in BARE:  # after loading: a checkpoint may have weights for them
         setattr(model, name, None)
     return model
@@ -140,6 +158,7 @@ def _load(cell: Cell) -> AnomalibModule:
 def _parse_model(cell: Cell) -> tuple[ArgumentParser, Namespace]:
     arguments = cell.model_args | BARE
     parameters = _parameters(_locate(AnomalibModule, cell.model.class_path))
+    _check_size(cell, arguments)
     if "image_size" in parameters:
         arguments["image_size"] = cell.comparison.image_size
     if cell.model.backbone_weights is not None and "pre_trained" in parameters:

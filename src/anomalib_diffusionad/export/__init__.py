@@ -90,16 +90,17 @@ class DiffusionADExport(ExportMixin):
         """Export to OpenVINO as anomalib does.
 
         Raises:
-            ValueError: If the compression needs images, labels or masks that are not there, or denoising is iterative.
+            ValueError: If the compression needs images, labels or masks that are not there, or whole images where the
+                graph sees tiles, or denoising is iterative.
         """
         bound = inspect.signature(super().to_openvino).bind(*args, **kwargs)
         bound.apply_defaults()
         arguments = bound.arguments
         compression, datamodule = arguments["compression_type"], arguments["datamodule"]
-        check_compression(compression, datamodule, arguments["max_drop"])
+        model = cast("Any", self.model)
+        check_compression(compression, datamodule, arguments["max_drop"], tiled=model.tiled)
         if compression == CompressionType.INT8_ACQ:
             check_metric(arguments["metric"], datamodule, has_labels=getattr(self, "post_processor", None) is not None)
-        model = cast("Any", self.model)
         if model.tiled:
             arguments["input_size"] = sides(model.image_size)
         # OpenVINO optimises the graph itself
@@ -127,7 +128,7 @@ class DiffusionADExport(ExportMixin):
         if compression_type == CompressionType.INT8:
             return compress(model)
         if compression_type == CompressionType.INT8_PTQ:
-            return quantize(model, data)
+            return quantize(model, data, tiled=cast("Any", self.model).tiled)
         if compression_type == CompressionType.INT8_ACQ:
             return quantize_with_accuracy_control(model, data, metric, max_drop)
         return super()._compress_ov_model(model, compression_type, datamodule, metric, task, max_drop)

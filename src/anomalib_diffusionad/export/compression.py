@@ -15,7 +15,7 @@ from anomalib.metrics import F1Score
 from torch import Tensor
 from torch.utils.data import DataLoader
 from torchmetrics import Metric
-from torchvision.transforms.v2 import Resize
+from torchvision.transforms.v2 import RandomCrop, Resize
 
 from anomalib_diffusionad.checks import require, require_share
 from anomalib_diffusionad.data.images import Transform, as_seen
@@ -43,14 +43,19 @@ ARITHMETIC = [
 
 
 def check_compression(
-    compression: CompressionType | None, datamodule: AnomalibDataModule | None, max_drop: float
+    compression: CompressionType | None, datamodule: AnomalibDataModule | None, max_drop: float, *, tiled: bool = False
 ) -> None:
     """Check, before any work, what a compression needs. Sets the datamodule up if it is needed.
 
     Raises:
-        ValueError: If ``max_drop`` is out of range, or there is no datamodule, or it has no validation or test images.
+        ValueError: If ``max_drop`` is out of range, or there is no datamodule, or it has no validation or test images,
+            or accuracy is to be measured by a graph of tiles.
     """
     require_share("max_drop", max_drop)
+    require(
+        compression != CompressionType.INT8_ACQ or not tiled,
+        "INT8_ACQ measures the accuracy on images, and the graph of a model with tile_size sees tiles: use INT8_PTQ.",
+    )
     if compression not in {CompressionType.INT8_PTQ, CompressionType.INT8_ACQ}:
         return
     require(
@@ -92,7 +97,7 @@ def check_metric(metric: Metric | None, datamodule: AnomalibDataModule, *, has_l
     )
 
 
-def quantize(graph: "openvino.Model", datamodule: AnomalibDataModule) -> "openvino.Model":
+def quantize(graph: "openvino.Model", datamodule: AnomalibDataModule, *, tiled: bool = False) -> "openvino.Model":
     """Quantise weights and inputs of the U-Net's layers to 8 bits, after training.
 
     The segmentation network finds small differences: quantising it was seen to cost up to 3 points of pixel AP. Its
@@ -102,13 +107,16 @@ def quantize(graph: "openvino.Model", datamodule: AnomalibDataModule) -> "openvi
     Args:
         graph: What ``DiffusionAD`` exports, in float32.
         datamodule: Calibrates with its validation images, at the size of the graph.
+        tiled: Whether the graph sees tiles: it is then calibrated on a crop of each image, not on the image resized.
 
     Returns:
         The quantised graph.
     """
     import nncf  # noqa: PLC0415 - optional, and slow to import
 
-    return compress(nncf.quantize(graph, **_settings(graph, datamodule)))
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)  # the same crops each time
+        return compress(nncf.quantize(graph, **_settings(graph, datamodule, tiled=tiled)))
 
 
 def quantize_with_accuracy_control(
@@ -189,7 +197,7 @@ def exact_products(graph: "openvino.Model") -> list[str]:
     return [node.get_friendly_name() for node in products if _resizes(node) or _is_linear_denoiser(node)]
 
 
-def _settings(graph: "openvino.Model", datamodule: AnomalibDataModule) -> dict[str, Any]:
+def _settings(graph: "openvino.Model", datamodule: AnomalibDataModule, *, tiled: bool = False) -> dict[str, Any]:
     """What to calibrate with and which layers to leave out, as NNCF takes it.
 
     Folds constants of ``graph`` and sets ``datamodule`` up.
@@ -202,7 +210,7 @@ def _settings(graph: "openvino.Model", datamodule: AnomalibDataModule) -> dict[s
     manager.run_passes(graph)
     _set_up(datamodule)
     names = [*float_layers(graph), *exact_products(graph)]
-    calibration = _at_size_of(graph, datamodule.val_dataloader())
+    calibration = _at_size_of(graph, datamodule.val_dataloader(), tiled=tiled)
     return {
         "calibration_dataset": nncf.Dataset(calibration, lambda batch: batch.image),
         "preset": nncf.QuantizationPreset.MIXED,
@@ -220,11 +228,15 @@ def _set_up(datamodule: AnomalibDataModule) -> None:
         datamodule.setup("fit")
 
 
-def _at_size_of(graph: "openvino.Model", loader: DataLoader) -> DataLoader:
-    """Have a dataloader give images and masks of the size that a graph takes, or, if that is any, that of its maps."""
+def _at_size_of(graph: "openvino.Model", loader: DataLoader, *, tiled: bool = False) -> DataLoader:
+    """Have a dataloader give images and masks of the size that a graph takes, or, if that is any, that of its maps.
+
+    They are resized, or, for a graph of tiles, cropped at random.
+    """
     shapes = (graph.input(0).get_partial_shape(), graph.output("anomaly_map").get_partial_shape())
     sizes = [[side.get_length() for side in list(shape)[2:]] for shape in shapes if list(shape)[-1].is_static]
-    loader.collate_fn = partial(_collate_at, Resize(sizes[0], antialias=True), loader.collate_fn)
+    crop, resize = RandomCrop(sizes[0], pad_if_needed=True, padding_mode="edge"), Resize(sizes[0], antialias=True)
+    loader.collate_fn = partial(_collate_at, crop if tiled else resize, loader.collate_fn)
     return loader
 
 
