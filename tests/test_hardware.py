@@ -15,7 +15,7 @@ import torch
 from anomalib.data import Folder
 from anomalib.engine import Engine
 
-from anomalib_diffusionad import hardware
+from anomalib_diffusionad import __version__, hardware
 from anomalib_diffusionad.hardware import computes_bfloat16, describe_machine
 
 from .conftest import make_model
@@ -45,6 +45,7 @@ def test_allocator_and_its_settings_are_named(monkeypatch):
 def test_versions_and_threads_are_told():
     described = describe_machine(CPU)
     assert described["torch"] == torch.__version__
+    assert described["version"] == __version__
     assert described["threads"] == torch.get_num_threads()
 
 
@@ -91,7 +92,8 @@ if sys.argv[1] == "model":
     from anomalib_diffusionad import DiffusionADModel
     DiffusionADModel(image_size=64, base_channels=32, segmentation_channels=4)
 if sys.argv[1] == "keep":
-    from anomalib_diffusionad.hardware import keep_freed_memory
+    from anomalib_diffusionad import __version__
+from anomalib_diffusionad.hardware import keep_freed_memory
     keep_freed_memory()
 torch.ones(2**24)
 before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt

@@ -8,6 +8,7 @@ import os
 import platform
 import sys
 from collections.abc import Mapping
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -71,7 +72,7 @@ def keep_freed_memory() -> None:
 
 
 def describe_machine(device: torch.device) -> dict[str, str | int]:
-    """What times depend on: ``device``, ``threads``, memory ``allocator`` and versions."""
+    """What results depend on: ``device``, ``threads``, memory ``allocator`` and versions, ours as ``version``."""
     return {
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else f"CPU, {_processor()}",
         "threads": torch.get_num_threads(),
@@ -79,6 +80,7 @@ def describe_machine(device: torch.device) -> dict[str, str | int]:
         "python": platform.python_version(),
         "torch": torch.__version__,
         "anomalib": anomalib.__version__,
+        "version": version("anomalib-diffusionad"),
     }
 
 

@@ -130,9 +130,9 @@ def test_report_is_written(run):
         assert f"<figcaption>{model}: map</figcaption>" in page
     assert "<figcaption>DiffusionAD: reconstruction</figcaption>" in page
     assert "At the threshold that training sets" in page
-    pages = {"results.csv", "summary.csv", "report.json", "misses_stripes.html"}
-    assert pages <= {path.name for path in run.iterdir()}
-    misses = (run / "misses_stripes.html").read_text()
+    pages = {"results.csv", "summary.csv", "report.json", "misses/Small/stripes.html"}
+    assert all((run / name).is_file() for name in pages)
+    misses = (run / "misses/Small/stripes.html").read_text()
     assert misses.count("<figcaption>Map</figcaption>") == 2 * 7
     assert misses.count("<figcaption>Reconstruction</figcaption>") == 7
 

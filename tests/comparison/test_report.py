@@ -167,9 +167,9 @@ def keep_misses(comparison):
 def test_a_page_for_each_category_shows_what_models_get_wrong(comparison, records):
     keep_misses(comparison)
     page = write_report(comparison, with_thresholds(records)).read_text()
-    names = [f"misses_{category}.html" for category in MPDD]
-    assert "<p>The pages <code>misses_bracket_black.html</code>, <code>" in page
-    assert sorted(path.name for path in Path(comparison.results).glob("misses_*")) == sorted(names)
+    names = [f"misses/MPDD/{category}.html" for category in MPDD]
+    assert f"<p>The pages <code>{names[0]}</code>, <code>" in page
+    assert pages_of_misses(comparison) == set(names)
     misses = (Path(comparison.results) / names[0]).read_text()
     sources = re.findall(r'(?:src|href)="([^"]*)"', misses)
     assert len(sources) == 3 * (3 + 4)
@@ -189,21 +189,32 @@ def test_a_page_for_each_category_shows_what_models_get_wrong(comparison, record
     assert "1 false alarm among 10 good images, 2 misses among 20 defective ones." in " ".join(misses.split())
 
 
-def test_pages_of_a_category_in_two_data_sets_have_different_names(comparison, records):
-    first, other = comparison.data[0], replace(comparison.data[0], name="own", categories=["tubes"])
-    comparison.data.append(other)
+def pages_of_misses(comparison):
+    folder = Path(comparison.results)
+    return {path.relative_to(folder).as_posix() for path in folder.glob("misses/**/*.html")}
+
+
+def test_a_category_in_two_data_sets_has_two_pages(comparison, records):
+    comparison.data.append(replace(comparison.data[0], name="own", categories=["tubes"]))
     keep_misses(comparison)
     records += [each | {"dataset": "own"} for each in records if each["category"] == "tubes"]
     write_report(comparison, records)
-    names = {path.name for path in Path(comparison.results).glob("misses_*")}
-    assert {"misses_MPDD_tubes.html", "misses_own_tubes.html", "misses_connector.html"} <= names
-    assert len(names) == len(first.categories) + 1
+    expected = {f"misses/MPDD/{category}.html" for category in MPDD} | {"misses/own/tubes.html"}
+    assert pages_of_misses(comparison) == expected
+
+
+def test_cells_of_two_versions_are_told_apart(comparison, records):
+    """Those of the first versions do not say theirs."""
+    newer = [each | {"version": "0.9.0"} if each["category"] == "tubes" else each for each in records]
+    page = write_report(comparison, newer).read_text()
+    assert page.count("anomalib 2.7.0") == 2
+    assert page.count("anomalib 2.7.0, anomalib-diffusionad 0.9.0.") == 1
 
 
 def test_cells_that_failed_are_not_on_the_pages(comparison, records):
     keep_misses(comparison)
     write_report(comparison, [each | {"status": "failed", "error": "broken"} for each in records])
-    assert not list(Path(comparison.results).glob("misses_*"))
+    assert not pages_of_misses(comparison)
 
 
 def test_page_counts_cells_that_were_not_run(comparison, records):

@@ -8,7 +8,6 @@ get most wrong, one a category.
 """
 
 import json
-from collections import Counter
 from collections.abc import Iterable
 from dataclasses import asdict
 from pathlib import Path
@@ -17,8 +16,6 @@ from typing import Any
 import pandas as pd
 from jinja2 import Environment, PackageLoader, Template
 from markupsafe import Markup
-
-from anomalib_diffusionad.visualization.names import derived_name
 
 from .cell import CHECKPOINT_RULE, START_RULE
 from .config import Comparison, cells, first_cells
@@ -32,7 +29,7 @@ from .units import duration, memory, percent, quantity, score
 Record = dict[str, Any]
 Table = dict[str, Any]
 
-MACHINE = ("device", "threads", "allocator", "python", "torch", "anomalib")
+MACHINE = ("device", "threads", "allocator", "python", "torch", "anomalib", "version")
 COSTS = [
     "parameters", "model_mb", "latency_ms", "throughput", "best_batch", "train_seconds", "epochs", "images_trained_on",
     "train_memory_mb", "test_memory_mb",
@@ -46,7 +43,7 @@ GROUPS = {
 def write_report(comparison: Comparison, records: list[Record]) -> Path:
     """Write ``results.csv``, ``summary.csv``, ``report.json`` and ``report.html`` to the comparison's folder.
 
-    The pages ``misses_CATEGORY.html`` lie beside them, if cells have kept pictures for them.
+    The pages ``misses/DATASET/CATEGORY.html`` lie beside them, if cells have kept pictures for them.
 
     Args:
         comparison: What was compared.
@@ -66,6 +63,7 @@ def write_report(comparison: Comparison, records: list[Record]) -> Path:
     page = folder / "report.html"
     misses = _misses_pages(comparison, [record for record in records if record["status"] == "finished"])
     for name, text in misses.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_text(text, encoding="utf-8")
     page.write_text(render_page(comparison, records, summary, list(misses)), encoding="utf-8")
     return page
@@ -86,7 +84,7 @@ def render_page(comparison: Comparison, records: list[Record], summary: pd.DataF
         title=", ".join(names),
         seeds=len({cell.seed for cell in cells(comparison)}),
         comparison=comparison,
-        machines=_distinct({name: record[name] for name in MACHINE} for record in finished),
+        machines=_distinct({name: record.get(name) for name in MACHINE} for record in finished),
         models=[_model_row(comparison, finished, model.name) for model in comparison.models],
         datasets=[_dataset(comparison, finished, summary, name) for name in names],
         failures=_failures(records),
@@ -98,9 +96,8 @@ def render_page(comparison: Comparison, records: list[Record], summary: pd.DataF
 
 
 def _misses_pages(comparison: Comparison, finished: list[Record]) -> dict[str, str]:
-    """Pages of the images that models get most wrong, by name: one for each category with pictures of them."""
+    """Pages of the images that models get most wrong, by path: one for each category with pictures of them."""
     places = [(data.name, category) for data in comparison.data for category in data.categories]
-    counts = Counter(category for _, category in places)
     template, pages = _template("misses.html.j2"), {}
     for dataset, category in places:
         first = first_cells(comparison, dataset, category)
@@ -110,9 +107,8 @@ def _misses_pages(comparison: Comparison, finished: list[Record]) -> dict[str, s
             for record in finished
             if cell.key.items() <= record.items() and (groups := read_misses(cell.folder / "misses"))
         ]
-        stem = f"{dataset}_{category}" if counts[category] > 1 else category
         if models:
-            pages[derived_name(f"misses_{stem}", ".html")] = template.render(
+            pages[f"misses/{dataset}/{category}.html"] = template.render(
                 dataset=dataset, category=category, seed=first[0].seed, models=models, titles=GROUPS
             )
     return pages
