@@ -113,9 +113,20 @@ def test_what_a_folder_leaves_open_is_as_in_the_configuration() -> None:
     assert added == {f"--data.{name}": str(value) for name, value in (usual | {"name": "my_screw"}).items()}
 
 
+@pytest.mark.parametrize("config", ["--config fast", "--config=folder", f"-c {find_config('fast')}"])
+def test_a_run_by_a_configuration_of_ours_is_named_after_its_folder(config: str) -> None:
+    given = [*f"fit {config} --data.root".split(), "x/my screws"]
+    assert with_usual_folders(given) == [*given, "--data.name=my screws"]
+    named = [*given, "--data.name", "other"]
+    assert with_usual_folders(named) == named
+
+
 @pytest.mark.parametrize(
     "line",
     [
+        "fit --config fast --data MVTecAD --data.root x",
+        "fit --config mvtecad --data.root x",
+        "fit --config missing --data.root x",
         "fit --data MVTecAD --data.root x",
         "fit --data Folder",
         "fit --data Folder --data.root x --data.normal_dir fine",

@@ -12,6 +12,7 @@ import yaml
 PACKAGE = Path(__file__).parents[1]
 TRAINING, COMPARISON = "", "compare"
 FOLDER = ("Folder", "anomalib.data.Folder")
+FOLDER_CONFIGS = ("fast", "folder")  # of a folder of the user's own
 
 
 def config_folder(package: Path = PACKAGE) -> Path:
@@ -60,18 +61,28 @@ def with_usual_folders(arguments: Sequence[str]) -> list[str]:
     """Arguments of the command line, with what ``--data Folder --data.root my_part`` leaves open.
 
     That is as in ``folder.yaml``, such as ``good`` and ``bad``, and the name of the folder. With ``--data.normal_dir``
-    or a configuration, nothing is open.
+    nothing is open, and with a configuration that comes with the package the name alone.
     """
     root = _value(arguments, "--data.root")
-    if root is None or _value(arguments, "--data") not in FOLDER:
+    if root is None:
         return list(arguments)
     names = {argument.split("=")[0] for argument in arguments}
-    if names & {"--data.normal_dir", "--config", "-c"}:
+    config, data = _value(arguments, "--config") or _value(arguments, "-c"), _value(arguments, "--data")
+    usual = {}
+    if config is None and data in FOLDER and "--data.normal_dir" not in names:
+        usual = yaml.safe_load(find_config("folder").read_text(encoding="utf-8"))["data"]["init_args"]
+    elif not _is_of_a_folder(config) or data is not None:
         return list(arguments)
-    usual = yaml.safe_load(find_config("folder").read_text(encoding="utf-8"))["data"]["init_args"]
     usual["name"] = Path(root).resolve().name
     options = {f"--data.{name}": value for name, value in usual.items()}
     return [*arguments, *(f"{option}={value}" for option, value in options.items() if option not in names)]
+
+
+def _is_of_a_folder(config: str | None) -> bool:
+    """Whether a configuration, by name or path, is one of the package for a folder of the user's own."""
+    shipped = shipped_configs()
+    path = Path(config) if config is not None and Path(config).is_file() else shipped.get(config or "")
+    return path is not None and path.resolve() in {shipped[name].resolve() for name in FOLDER_CONFIGS}
 
 
 def _value(arguments: Sequence[str], option: str) -> str | None:

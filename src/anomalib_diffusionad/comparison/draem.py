@@ -1,7 +1,7 @@
 # Copyright (C) 2026 The anomalib-diffusionad authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""DRAEM with a learning rate and a schedule for its budget, as DiffusionAD's fast recipe has them."""
+"""DRAEM with a learning rate of choice, and the schedule for its budget that DiffusionAD's fast recipe has."""
 
 from typing import Any
 
