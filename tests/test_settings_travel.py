@@ -3,6 +3,7 @@
 
 """A checkpoint carries all that defines its scores; what the user gives comes first where that is a choice."""
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -13,9 +14,9 @@ from torch.utils.data import DataLoader
 
 from anomalib_diffusionad import DiffusionAD
 from anomalib_diffusionad.post_processor import ProbabilityPostProcessor
-from anomalib_diffusionad.recipes import OF_WEIGHTS, Settings
+from anomalib_diffusionad.recipes import OF_WEIGHTS, Settings, explicit, resolve_saved
 
-from .conftest import QUIET, make_datamodule
+from .conftest import QUIET, LossRecorder, make_datamodule
 
 pytestmark = pytest.mark.usefixtures("shallow_unet")
 
@@ -114,6 +115,17 @@ def test_images_are_resized_as_in_training_though_the_datamodule_was_set_up_befo
     assert metrics[0] == metrics[1]
 
 
+def test_broken_files_are_left_out_where_the_checkpoint_says_so(trained, tmp_path: Path) -> None:
+    path, _, folder = trained
+    copy = Path(shutil.copytree(folder, tmp_path / "data"))
+    next((copy / "bad").iterdir()).write_bytes(b"no image")
+    recorder, seen = LossRecorder(), []
+    recorder.on_test_batch_start = lambda trainer, module, batch, *_: seen.extend(batch.image_path)
+    engine = Engine(default_root_dir=tmp_path, callbacks=[recorder], **QUIET)
+    engine.test(DiffusionAD(visualizer=False), datamodule=make_datamodule(copy), ckpt_path=path, verbose=False)
+    assert len(seen) == 5
+
+
 def test_a_run_is_resumed_with_the_settings_of_its_checkpoint(trained, tmp_path: Path) -> None:
     path, _, folder = trained
     model = DiffusionAD(visualizer=False)
@@ -136,6 +148,25 @@ def test_a_run_is_not_resumed_with_another_optimizer(trained, tmp_path: Path) ->
         engine.fit(model, datamodule=make_datamodule(folder), ckpt_path=path)
     other = DiffusionAD.load_from_checkpoint(path, optimizer="adam", visualizer=False)
     Engine(max_steps=1, default_root_dir=tmp_path, **QUIET).fit(other, datamodule=make_datamodule(folder))
+
+
+def test_a_run_is_not_resumed_with_another_learning_rate(trained, tmp_path: Path) -> None:
+    """Its optimiser's state holds the one before, which would be used in its place."""
+    path, _, folder = trained
+    model = DiffusionAD(learning_rate=0.5, segmentation_learning_rate=0.25, visualizer=False)
+    engine = Engine(max_epochs=2, default_root_dir=tmp_path, **QUIET)
+    with pytest.raises(
+        ValueError, match=r"with learning_rate=0\.5, segmentation_learning_rate=0\.25"
+    ):
+        engine.fit(model, datamodule=make_datamodule(folder), ckpt_path=path)
+
+
+@pytest.mark.parametrize("value", [[0, 4095], (0, 4095)])
+def test_a_range_may_be_a_list(value) -> None:
+    assert resolve_saved({"intensity_range": (0.0, 4095.0)}, explicit({"intensity_range": value})).intensity_range == (
+        0,
+        4095,
+    )
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ import pytest
 import torch
 from anomalib.engine import Engine
 from PIL import Image
+from torch.utils.data import DataLoader
 from torchvision.transforms.v2 import Resize
 
 from anomalib_diffusionad import DiffusionAD
@@ -110,6 +111,17 @@ def test_tiles_take_the_place_of_the_image_size() -> None:
         make_tiled(pre_processor=type(model.pre_processor)(Resize((64, 64))))
     with pytest.raises(ValueError, match="tile_overlap must lie in"):
         make_tiled(tile_overlap=0.9)
+
+
+def test_a_loader_that_was_made_before_the_run_trains_on_crops(tmp_path: Path) -> None:
+    """It has kept the dataset's way of putting whole images together."""
+    datamodule = make_datamodule(write_large(tmp_path / "data", [(200, 300)]))
+    datamodule.setup()
+    loader = DataLoader(datamodule.train_data, 2, collate_fn=datamodule.train_data.collate_fn)
+    recorder = LossRecorder()
+    engine = Engine(max_steps=2, max_epochs=-1, default_root_dir=tmp_path, callbacks=[recorder], **QUIET)
+    engine.fit(make_tiled(foreground="auto"), train_dataloaders=loader)
+    assert len(recorder.losses) == 2
 
 
 def test_thresholds_know_that_a_whole_image_scores_no_less_than_its_crops(tmp_path: Path) -> None:

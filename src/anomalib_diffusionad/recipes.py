@@ -176,6 +176,8 @@ def resolve(recipe: str, given: Mapping[str, Any]) -> Settings:
 def explicit(given: Mapping[str, Any]) -> dict[str, Any]:
     """The settings among ``given`` that are not None."""
     own = {name: given[name] for name in Settings._fields if given.get(name) is not None}
+    if isinstance(own.get("intensity_range"), list):
+        own["intensity_range"] = tuple(own["intensity_range"])
     return own | {name: as_size(own[name]) for name in ("image_size", "tile_size") if name in own}
 
 

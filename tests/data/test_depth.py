@@ -12,10 +12,14 @@ import pytest
 import torch
 from anomalib.data import PredictDataset
 from anomalib.data.utils import read_image
+from anomalib.deploy.export import CompressionType
 from anomalib.engine import Engine
 from PIL import ExifTags, Image
+from torch.utils.data import DataLoader
 
-from anomalib_diffusionad import DiffusionAD
+from anomalib_diffusionad import DiffusionAD, export
+from anomalib_diffusionad.comparison.pictures import Outcome, save_images
+from anomalib_diffusionad.comparison.scores import Scores
 from anomalib_diffusionad.data.depth import measure_range, read_float
 from anomalib_diffusionad.data.images import read_rgb
 from anomalib_diffusionad.data.reading import Reader, read_as_before, read_with
@@ -197,6 +201,86 @@ def test_training_measures_the_range_and_the_checkpoint_keeps_it(tmp_path: Path)
         DiffusionAD(visualizer=False), data_path=folder / "bad" / "0.png", ckpt_path=tmp_path / "model.ckpt"
     )
     torch.testing.assert_close(found[0].image[0], read_float(folder / "bad" / "0.png", (0, 4095)), rtol=0, atol=1e-6)
+
+
+@pytest.fixture
+def deep_folder(tmp_path: Path) -> Path:
+    """Images of twelve bits, which anomalib reads as white."""
+    folder = write_folder(tmp_path / "data", normal=4, defects=2, grey=True)
+    for kind in ("good", "test_good", "bad"):
+        for path in (folder / kind).iterdir():
+            Image.fromarray(np.asarray(Image.open(path)).astype(np.uint16) * 16).save(path)
+    return folder
+
+
+def expected(path: str | Path) -> torch.Tensor:
+    return read_float(path, (0, 4095))
+
+
+@pytest.mark.usefixtures("shallow_unet")
+def test_predicting_with_a_datamodule_reads_as_testing_does(deep_folder: Path, tmp_path: Path) -> None:
+    model = make_model(intensity_range=(0, 4095))
+    engine = Engine(default_root_dir=tmp_path, **QUIET)
+    batches = engine.predict(model, datamodule=make_datamodule(deep_folder))
+    assert sum(len(batch.image) for batch in batches) == 4
+    for batch in batches:
+        for image, path in zip(batch.image, batch.image_path, strict=True):
+            torch.testing.assert_close(image, expected(path), rtol=0, atol=1e-6)
+
+
+@pytest.mark.usefixtures("shallow_unet")
+def test_dataloaders_of_validation_are_read_as_those_of_training(deep_folder: Path, tmp_path: Path) -> None:
+    datamodule, seen = make_datamodule(deep_folder), []
+    datamodule.setup()
+    train, val = (DataLoader(d, 2, collate_fn=d.collate_fn) for d in (datamodule.train_data, datamodule.test_data))
+    recorder = LossRecorder()
+    recorder.on_validation_batch_start = lambda trainer, module, batch, *_: seen.extend(
+        zip(batch.image.clone(), batch.image_path, strict=True)
+    )
+    engine = Engine(max_epochs=1, default_root_dir=tmp_path, callbacks=[recorder], **QUIET)
+    engine.fit(make_model(), train_dataloaders=train, val_dataloaders=val)
+    assert len(seen) == 4
+    for image, path in seen:
+        torch.testing.assert_close(image, expected(path), rtol=0, atol=1e-6)
+
+
+def test_quantising_calibrates_and_measures_on_what_the_model_sees(
+    deep_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, datamodule = make_model(intensity_range=(0, 4095)), make_datamodule(deep_folder, val_split_mode="from_train")
+    datamodule.setup()
+    calls = []
+
+    def look(_graph, data, *_, **__) -> None:
+        calls.append([next(iter(loader)) for loader in (data.val_dataloader(), data.test_dataloader())])
+
+    for name in ("quantize", "quantize_with_accuracy_control"):
+        monkeypatch.setattr(export, name, look)
+    for kind in (CompressionType.INT8_PTQ, CompressionType.INT8_ACQ):
+        model._compress_ov_model(None, kind, datamodule)
+    assert len(calls) == 2
+    for batch in (batch for call in calls for batch in call):
+        torch.testing.assert_close(batch.image[0], expected(batch.image_path[0]), rtol=0, atol=1e-6)
+    assert float(datamodule.test_data[0].image.min()) == 1  # anomalib's way again
+
+
+def test_anomalies_that_anomalib_draws_on_deep_images_are_refused(deep_folder: Path, tmp_path: Path) -> None:
+    engine = Engine(max_steps=1, default_root_dir=tmp_path, **QUIET)
+    with pytest.raises(ValueError, match="val_split_mode synthetic has anomalib draw anomalies on images cut off"):
+        engine.fit(make_model(), datamodule=make_datamodule(deep_folder, val_split_mode="synthetic"))
+
+
+def test_pictures_of_a_report_show_what_the_model_sees(deep_folder: Path, tmp_path: Path) -> None:
+    datamodule = make_datamodule(deep_folder)
+    datamodule.setup()
+    scores = Scores([], np.zeros(4), np.zeros(4), None, None)
+    outcome = Outcome(
+        scores, datamodule.test_data, make_model(intensity_range=(0, 4095)).eval(), 64, torch.device("cpu")
+    )
+    save_images(tmp_path / "pictures", outcome, {"a": 0})
+    shown = np.asarray(Image.open(tmp_path / "pictures" / "a_input.jpg").convert("L")) / 255
+    image = expected(datamodule.test_data.samples.image_path.iloc[0])
+    assert np.abs(shown - image.mean(dim=0).numpy()).mean() < 0.02
 
 
 @pytest.mark.usefixtures("shallow_unet")

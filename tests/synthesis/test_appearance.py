@@ -161,6 +161,13 @@ def test_appearance_stays_in_bounds_leaves_its_input_and_repeats() -> None:
     assert not torch.equal(one, other)
 
 
+def test_values_that_resizing_has_moved_out_of_bounds_are_clamped() -> None:
+    image = photo(16) * 1.3 - 0.15  # as bicubic interpolation leaves them, and more
+    for seed in range(60):
+        found = whole(image, seed=seed)
+        assert 0 <= found.min() <= found.max() <= 1
+
+
 @pytest.mark.parametrize("shuffle", [False, True])
 def test_some_pixels_are_those_of_the_whole(shuffle: bool) -> None:
     every = torch.arange(64 * 64)

@@ -3,6 +3,7 @@
 
 """IS-Net through a stand-in for rembg."""
 
+import pickle
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -55,6 +56,16 @@ def test_masks_come_from_the_network(rembg: ModuleType) -> None:
     mask = ISNet()(half(200))
     assert mask.dtype == bool
     assert np.array_equal(mask, half(1)[..., 0] > 0)
+
+
+def test_a_worker_gets_it_without_its_session(rembg: ModuleType) -> None:
+    del rembg
+    network = ISNet()
+    network(half(200))
+    assert "_session" in network.__dict__
+    again = pickle.loads(pickle.dumps(network))
+    assert "_session" not in again.__dict__
+    assert np.array_equal(again(half(200)), network(half(200)))
 
 
 def test_nearly_empty_and_nearly_full_masks_are_not_trusted(rembg: ModuleType) -> None:

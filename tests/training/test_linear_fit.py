@@ -98,6 +98,13 @@ def test_without_files_or_with_few_images_all_axes_are_the_models_own(paths: lis
     assert float(model.model.linear.variance.max()) > 0
 
 
+def test_images_of_another_size_are_named() -> None:
+    model = DiffusionAD(recipe="fast", image_size=SIZE, segmentation_channels=8, visualizer=False)
+    model.pre_processor = None
+    with pytest.raises(ValueError, match=r"A batch holds images of shape \(3, 80, 64\)"):
+        fit(model, torch.rand(8, 3, 80, 64), [f"{number}.png" for number in range(8)])
+
+
 def test_a_training_run_turns_images_that_lie_anyhow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     root = write_folder(tmp_path / "data", normal=0)
     for number, image in enumerate(bars(40, turned=True)):

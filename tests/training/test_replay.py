@@ -145,9 +145,9 @@ def test_the_oldest_images_go_and_those_of_another_size(monkeypatch: pytest.Monk
         batch, trainer = SimpleNamespace(image=image), SimpleNamespace(global_step=0)
         replay.on_train_batch_end(trainer, module, outputs, batch, 0)
 
-    for value in (0.25, 0.5, 0.75):
+    for value in range(6):  # at least what a replay needs are kept
         step(value, 4)
-    assert [float(example[0, 0, 0]) for example in replay._examples] == [0.5, 0.75, 0.75]
+    assert [float(example[0, 0, 0]) for example in replay._examples] == [2, 2, 3, 3, 4, 4, 5, 5]
     step(1.0, 8)
     assert [example.shape for example in replay._examples] == [(7, 8, 8)] * 2
     replay.on_fit_end(None, None)
@@ -169,6 +169,30 @@ def test_fewer_images_are_kept_where_they_are_large(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(replay_file, "CAPACITY", 12)
     # all that there is room for; by their pixels; what a replay needs
     assert [kept(size) for size in (4, 8, 32)] == [12, 10, 8]
+
+
+def test_large_batches_are_replayed_too() -> None:
+    replay, module = SegmentationReplay(), SimpleNamespace(settings=SimpleNamespace(segmentation_replay=1))
+    image = torch.zeros(512, 3, 1, 1)
+    outputs, batch = {"image": image, "views": image, "mask": image[:, :1]}, SimpleNamespace(image=image)
+    for _ in range(5):
+        replay.on_train_batch_end(SimpleNamespace(global_step=0), module, outputs, batch, 0)
+    assert len(replay._examples) == 4 * 512
+
+
+def test_gradients_are_clipped_as_those_of_the_step(folder: Path, tmp_path: Path) -> None:
+    """To less than what Adam divides by at least: its steps are small then, too."""
+    watch = train(make_datamodule(folder), tmp_path / "a", gradient_clip_val=1e-12)
+    moved = [
+        (after["segmentation"] - before["segmentation"]).abs().max()
+        for before, after in zip(watch.after_step, watch.after_replay[1:], strict=False)
+    ]
+    free = train(make_datamodule(folder), tmp_path / "b")
+    freely = [
+        (after["segmentation"] - before["segmentation"]).abs().max()
+        for before, after in zip(free.after_step, free.after_replay[1:], strict=False)
+    ]
+    assert max(moved) < 0.1 * max(freely)
 
 
 def test_a_negative_number_of_updates_is_refused() -> None:

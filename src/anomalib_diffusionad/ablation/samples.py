@@ -15,7 +15,7 @@ from torch import Tensor
 
 from anomalib_diffusionad.data.geometry import Geometry, Origin
 from anomalib_diffusionad.data.images import as_seen, evenly, read_as_seen
-from anomalib_diffusionad.data.reading import Reader, read_with
+from anomalib_diffusionad.data.reading import reading
 from anomalib_diffusionad.lightning_model import DiffusionAD
 from anomalib_diffusionad.recipes import Settings
 
@@ -58,16 +58,15 @@ def read_test_samples(datamodule: AnomalibDataModule, model: DiffusionAD, count:
     Raises:
         ValueError: If the test set lacks normal or defective images.
     """
-    dataset, reader = datamodule.test_data, Reader()
-    reader.intensity_range = model.settings.intensity_range
-    read_with(dataset, reader)
+    dataset = datamodule.test_data
     label = dataset.samples.label_index.to_numpy(np.int64)
     if not 0 < label.sum() < len(label):
         msg = f"The test set needs normal and defective images, but has {label.sum()} defective ones of {len(label)}."
         raise ValueError(msg)
     order = np.argsort(label, kind="stable")
     chosen = order[evenly(len(order), count)]
-    items: list[Any] = [dataset[int(number)] for number in chosen]
+    with reading([dataset], model.settings.intensity_range):
+        items: list[Any] = [dataset[int(number)] for number in chosen]
     transform = getattr(model.pre_processor, "transform", None)
     pairs = [as_seen(item.image, item.gt_mask, transform) for item in items]
     image = torch.stack([image for image, _ in pairs])

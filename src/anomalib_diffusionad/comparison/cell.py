@@ -24,7 +24,7 @@ from lightning.pytorch.strategies import SingleDeviceStrategy
 
 from anomalib_diffusionad.hardware import choose_device, describe_machine, keep_freed_memory
 
-from .components import build_datamodule, build_model, check_category_folder, take_thresholds
+from .components import build_datamodule, build_model, check_category_folder, check_test_set, take_thresholds
 from .config import Cell
 from .misses import save_misses
 from .pictures import Outcome, save_pictures
@@ -77,6 +77,7 @@ def run_cell(cell: Cell, gpu: int = 0) -> dict[str, Any]:
     base_mb = settle_memory(device)
     datamodule = build_datamodule(cell)
     check_category_folder(datamodule)
+    check_test_set(datamodule)
     model = build_model(cell)
     keeper, counter = ScoreKeeper(), ImageCounter()
     with TemporaryDirectory() as scratch:
@@ -90,12 +91,13 @@ def run_cell(cell: Cell, gpu: int = 0) -> dict[str, Any]:
             _engine(cell, device, Path(scratch), [keeper]).test(model, datamodule=datamodule, verbose=False)
     scores = keeper.scores()
     scores.save(cell.folder)
+    metrics = measure(scores)
     model = model.eval().to(device)
     outcome = Outcome(scores, datamodule.test_data, model, cell.comparison.image_size, device)
     save_pictures(cell.folder / "pictures", outcome)
     save_misses(cell.folder / "misses", outcome)
     return {
-        **measure(scores),
+        **metrics,
         **at_threshold(scores, *thresholds),
         **measure_speed(model, cell.comparison.image_size, device),
         **measure_size(model),

@@ -120,6 +120,24 @@ def check_category_folder(datamodule: AnomalibDataModule) -> None:
         raise FileNotFoundError(msg)
 
 
+def check_test_set(datamodule: AnomalibDataModule) -> None:
+    """Set a datamodule up, and check before any training that there is something to measure.
+
+    Raises:
+        ValueError: If the test set lacks normal or defective images.
+    """
+    datamodule.prepare_data()
+    datamodule.setup()
+    samples = getattr(getattr(datamodule, "test_data", None), "samples", None)
+    if samples is None or "label_index" not in samples.columns:
+        return
+    defects, images = int((samples.label_index == 1).sum()), len(samples)
+    require(
+        0 < defects < images,
+        f"The test set needs normal and defective images, but has {defects} defective ones of {images}.",
+    )
+
+
 def _threshold(post_processor: Any, name: str) -> float | None:  # noqa: ANN401 - a module of any kind, or None
     """A threshold of raw scores; of anomalib's own post-processor, the one at a sensitivity of 0.5."""
     found = getattr(post_processor, f"{name}_threshold", None)

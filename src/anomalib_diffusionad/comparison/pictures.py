@@ -4,7 +4,8 @@
 """Pictures of test images for the report: input, truth, reconstruction and anomaly map."""
 
 import base64
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from contextlib import nullcontext
 from pathlib import Path
 from typing import NamedTuple, cast
 
@@ -15,6 +16,7 @@ from anomalib.models import AnomalibModule, Draem
 from torch import Tensor, nn
 
 from anomalib_diffusionad.data.images import as_seen, resize_to
+from anomalib_diffusionad.data.reading import reading
 from anomalib_diffusionad.lightning_model import DiffusionAD
 from anomalib_diffusionad.visualization.pictures import grey_or_rgb, heat
 
@@ -65,8 +67,8 @@ def save_images(folder: Path, outcome: Outcome, indices: Mapping[str, int]) -> N
     folder.mkdir(parents=True, exist_ok=True)
     maps, masks = outcome.scores.anomaly_map, outcome.scores.mask
     low, high = (0.0, 1.0) if maps is None else (float(maps.min()), float(maps.max()))
-    for name, index in indices.items():
-        image, _ = as_seen(cast("Tensor", outcome.dataset[index].image), None, resize_to(outcome.image_size))
+    images = _inputs(outcome, indices.values())
+    for (name, index), image in zip(indices.items(), images, strict=True):
         pictures = {"input": grey_or_rgb(image)}
         if masks is not None:
             pictures["truth"] = grey_or_rgb(torch.from_numpy(masks[index])[None])
@@ -103,6 +105,17 @@ def reconstruct(model: AnomalibModule, image: Tensor) -> Tensor | None:
         network: nn.Module = model.model.reconstructive_subnetwork  # type: ignore[assignment]
         return network(image)
     return None
+
+
+def _inputs(outcome: Outcome, indices: Iterable[int]) -> list[Tensor]:
+    """Images of the test set as the model sees them."""
+    model, transform = outcome.model, resize_to(outcome.image_size)
+    deep = (
+        reading([outcome.dataset], model.settings.intensity_range) if isinstance(model, DiffusionAD) else nullcontext()
+    )
+    with deep:
+        images = [cast("Tensor", outcome.dataset[index].image) for index in indices]
+    return [as_seen(image, None, transform)[0] for image in images]
 
 
 def data_uri(path: Path) -> str:

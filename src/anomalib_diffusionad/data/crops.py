@@ -74,6 +74,8 @@ class CropReader(Reader):
             part = torch.from_numpy(mask[rows, columns].copy())
             self.foreground = torch.zeros(self.size, dtype=torch.bool)
             self.foreground[: part.shape[0], : part.shape[1]] = part
+        elif mask is not None:
+            self.foreground = torch.ones(self.size, dtype=torch.bool)
         return as_rgb(crop) if as_tensor else crop.permute(1, 2, 0).numpy()
 
     def finish(self, item: Any) -> Any:  # noqa: ANN401 - an item of any kind

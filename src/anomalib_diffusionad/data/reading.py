@@ -4,7 +4,7 @@
 """Has anomalib's datasets read their files in another way, for the time of a run."""
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -60,6 +60,20 @@ def read_as_before(dataset: Any) -> None:  # noqa: ANN401
     if hasattr(type(dataset), "reads_as"):
         dataset.__class__ = type(dataset).reads_as
         del dataset.reader
+
+
+@contextmanager
+def reading(datasets: Iterable[Any], intensity_range: IntensityRange) -> Iterator[None]:
+    """Have datasets of anomalib's read deep images as a model does, outside of its runs."""
+    datasets, reader = list(datasets), Reader()
+    reader.intensity_range = intensity_range
+    for dataset in datasets:
+        read_with(dataset, reader)
+    try:
+        yield
+    finally:
+        for dataset in datasets:
+            read_as_before(dataset)
 
 
 def _getitem(self: Any, row: int) -> Any:  # noqa: ANN401 - an item of any kind

@@ -16,6 +16,7 @@ from torch import Tensor
 from torchmetrics import Metric
 
 from anomalib_diffusionad.checks import require
+from anomalib_diffusionad.data.reading import reading
 from anomalib_diffusionad.data.tiles import sides
 from anomalib_diffusionad.training import check_values
 
@@ -124,11 +125,12 @@ class DiffusionADExport(ExportMixin):
         max_drop: float = 0.01,
     ) -> Any:  # noqa: ANN401
         """What anomalib compresses with, by our own means, which know what needs accuracy."""
-        data = cast("AnomalibDataModule", datamodule)
+        data, own = cast("AnomalibDataModule", datamodule), cast("Any", self)
         if compression_type == CompressionType.INT8:
             return compress(model)
-        if compression_type == CompressionType.INT8_PTQ:
-            return quantize(model, data, tiled=cast("Any", self.model).tiled)
-        if compression_type == CompressionType.INT8_ACQ:
-            return quantize_with_accuracy_control(model, data, metric, max_drop)
+        if compression_type in {CompressionType.INT8_PTQ, CompressionType.INT8_ACQ}:
+            with reading([data.val_data, getattr(data, "test_data", None)], own.settings.intensity_range):
+                if compression_type == CompressionType.INT8_PTQ:
+                    return quantize(model, data, tiled=own.model.tiled)
+                return quantize_with_accuracy_control(model, data, metric, max_drop)
         return super()._compress_ov_model(model, compression_type, datamodule, metric, task, max_drop)

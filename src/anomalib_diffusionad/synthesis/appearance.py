@@ -98,8 +98,8 @@ def anomalous_appearance(
     """Apply three different random operations to an image, then shuffle its 8 x 8 patches if wanted.
 
     Args:
-        source: Texture or normal image, uint8, or floats in [0, 1], ``(3, H, W)``; H and W are multiples of 8 and at
-            least 32.
+        source: Texture or normal image, uint8, or floats, clamped to [0, 1], ``(3, H, W)``; H and W are multiples of 8
+            and at least 32.
         position: Pixels wanted, int64 indices ``(K,)`` into the flattened image.
         shuffle: Whether to shuffle.
         generator: Source of randomness on the CPU. Defaults to PyTorch's global one.
@@ -163,7 +163,7 @@ def _pixels(image: Tensor, y: Tensor, x: Tensor) -> Tensor:
     _, height, width = image.shape
     position = y.clamp(0, height - 1) * width + x.clamp(0, width - 1)
     pixels = image.flatten(1).index_select(1, position)
-    return pixels if image.is_floating_point() else pixels / 255
+    return pixels.clamp(0, 1) if image.is_floating_point() else pixels / 255
 
 
 def _sharpen(image: Tensor, y: Tensor, x: Tensor, colour: Tensor, factor: float) -> Tensor:

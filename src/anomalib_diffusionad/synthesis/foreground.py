@@ -130,7 +130,7 @@ class MaskForeground(Foreground):
         del generator
         paths = [None] * len(image) if image_path is None or self.geometry is None else image_path
         if any(path is None for path in paths):  # the only reason to fetch images from their device
-            pixels = (image.permute(0, 2, 3, 1) * 255).round().byte().cpu().numpy()
+            pixels = (image.clamp(0, 1).permute(0, 2, 3, 1) * 255).round().byte().cpu().numpy()
         masks = torch.empty(len(image), 1, *self.size, dtype=torch.bool)
         for row, path in enumerate(paths):
             mask = self.source.from_image(pixels[row]) if path is None else self._of_file(path)

@@ -63,6 +63,10 @@ class ISNet:
         mask = np.asarray(self._session.predict(Image.fromarray(image))[0].convert("L")) > 127
         return mask if MIN_AREA <= mask.mean() <= MAX_AREA else None
 
+    def __getstate__(self) -> dict[str, Any]:
+        """A worker opens the network for itself."""
+        return {name: value for name, value in self.__dict__.items() if name != "_session"}
+
     @cached_property
     def _session(self) -> Any:  # noqa: ANN401 - rembg has no types and may not be installed
         # imported here: rembg is optional, and slow to import

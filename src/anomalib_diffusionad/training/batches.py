@@ -11,6 +11,8 @@ from torch.utils.data import DistributedSampler, RandomSampler, SequentialSample
 
 from anomalib_diffusionad.data.images import evenly
 
+from .input_check import check_shape
+
 BATCH_SIZE = 8
 
 
@@ -23,11 +25,15 @@ def training_batches(trainer: Trainer, module: Any, count: int) -> Iterator[Any]
         trainer: Trainer of the run.
         module: Model that is trained.
         count: Images in all, spread evenly over the data set where that can be done; all if there are fewer.
+
+    Raises:
+        ValueError: If images have not the model's shape.
     """
     for number, batch in enumerate(spread_batches(trainer.train_dataloader, count)):
         moved = trainer.strategy.batch_to_device(batch, dataloader_idx=0)
         if module.pre_processor is not None:
             module.pre_processor.on_train_batch_start(trainer, module, moved, number)
+        check_shape(moved.image, module.model.image_size)
         yield moved
 
 

@@ -18,6 +18,8 @@ from .last_checkpoint import LastCheckpoint
 from .thresholds import SyntheticThreshold
 from .trainer_setup import log_settings, set_up_again
 
+OF_OPTIMIZER = ("optimizer", "learning_rate", "segmentation_learning_rate", "learning_rate_schedule")
+
 
 class CarriedSettings(AnomalibModule):
     """Has checkpoints carry the settings of a model, and the model use them.
@@ -66,7 +68,7 @@ class CarriedSettings(AnomalibModule):
 
         Raises:
             ValueError: If the checkpoint is of another model, contradicts the settings given, normalises its images, or
-                is of a run with another optimiser that is to be resumed.
+                is of a run with another optimiser or learning rate that is to be resumed.
         """
         before, saved = self.settings, checkpoint.get("hyper_parameters", {})
         settings = resolve_saved(saved, self.given) if "preset" in saved else before
@@ -85,12 +87,10 @@ class CarriedSettings(AnomalibModule):
 
 
 def _check_optimizer(saved: Settings, settings: Settings) -> None:
-    """Refuse to resume a run with another optimiser, whose state its checkpoint does not have."""
-    require(
-        saved.optimizer == settings.optimizer,
-        f"The checkpoint is of a run with optimizer={saved.optimizer!r}, which cannot be resumed with "
-        f"optimizer={settings.optimizer!r}: leave it out.",
-    )
+    """Refuse to resume a run with another optimiser or rate: the state in its checkpoint is of its own."""
+    wrong = [name for name in OF_OPTIMIZER if getattr(saved, name) != getattr(settings, name)]
+    there, here = (", ".join(f"{name}={getattr(each, name)!r}" for name in wrong) for each in (saved, settings))
+    require(not wrong, f"The checkpoint is of a run with {there}, which cannot be resumed with {here}: leave it out.")
 
 
 def _finish(module: LightningModule, checkpoint: dict[str, Any]) -> None:

@@ -6,12 +6,15 @@
 import logging
 from typing import Any
 
+from anomalib.data.utils.synthetic import SyntheticAnomalyDataset
 from lightning.pytorch import Callback, Trainer
+from PIL import Image
 from tqdm import tqdm
 
+from anomalib_diffusionad.checks import require
 from anomalib_diffusionad.data.crops import CropReader, crops_an_image
-from anomalib_diffusionad.data.depth import measure_range
-from anomalib_diffusionad.data.geometry import Geometry
+from anomalib_diffusionad.data.depth import WORDS, is_deep, measure_range
+from anomalib_diffusionad.data.geometry import Geometry, Origin
 from anomalib_diffusionad.data.reading import Reader, read_as_before, read_with
 
 from .input_check import datasets_of, list_files
@@ -42,6 +45,8 @@ class FileReading(Callback):
                 pl_module.settings = settings = settings._replace(intensity_range=span)
                 pl_module.hparams.update(intensity_range=span)
                 logger.info("Values from %g to %g of the training images become 0 to 1.", *span)
+        if settings.intensity_range not in WORDS:
+            _check_splits(datasets)
         whole = Reader()
         readers = dict.fromkeys(datasets, whole)
         if settings.tile_size is not None:
@@ -49,6 +54,7 @@ class FileReading(Callback):
             if stage == "fit" and files:
                 self._crops = readers["train"] = CropReader(settings.tile_size)
                 self._crops.items_a_file = crops_an_image(files, settings.tile_size)
+                _collate_with(trainer, datasets["train"], self._crops.collate)
         for name, dataset in datasets.items():
             readers[name].intensity_range = settings.intensity_range
             read_with(dataset, readers[name])
@@ -61,6 +67,8 @@ class FileReading(Callback):
             FileNotFoundError: If a mask is missing.
             ValueError: If a mask or an image is of no use.
         """
+        if pl_module.settings.tile_size is not None and self._crops is None:
+            pl_module.synthesizer.expect(Origin(problem="they are crops that tile_size did not cut"))
         source = getattr(pl_module.synthesizer.foreground, "source", None)
         if self._crops is None or source is None:
             return
@@ -89,3 +97,29 @@ class FileReading(Callback):
         if hasattr(datamodule, "eval_batch_size"):
             self._batch_size = datamodule, datamodule.eval_batch_size
             datamodule.eval_batch_size = 1
+
+
+def _collate_with(trainer: Trainer, dataset: Any, collate: Any) -> None:  # noqa: ANN401
+    """Have dataloaders of the user's own put crops together: they may keep the dataset's former way."""
+    loaders: Any = getattr(getattr(trainer.fit_loop, "_data_source", None), "instance", None)
+    for loader in loaders if isinstance(loaders, (list, tuple)) else [loaders]:
+        if getattr(loader, "dataset", None) is dataset and hasattr(loader, "collate_fn"):
+            loader.collate_fn = collate
+
+
+def _check_splits(datasets: dict[str, Any]) -> None:
+    """Refuse anomalies that anomalib has drawn on deep images, of which it cuts most off before.
+
+    Raises:
+        ValueError: If there are any.
+    """
+    for name, dataset in datasets.items():
+        if not isinstance(dataset, SyntheticAnomalyDataset):
+            continue
+        for file in list_files([dataset]):
+            with Image.open(file.path) as image:
+                require(
+                    not is_deep(image),
+                    f"{name}_split_mode synthetic has anomalib draw anomalies on images cut off to 8 bits, and "
+                    f"{file.path} has more: use another, such as none.",
+                )

@@ -368,12 +368,20 @@ def datasets_of(trainer: Trainer, stage: str) -> dict[str, Any]:
     """Datasets of a run, by name, as far as they are known before loaders are asked for."""
     datamodule = getattr(trainer, "datamodule", None)
     if datamodule is not None:
-        names = ("train", "val", "test") if stage == "fit" else (stage.removesuffix("idate"),)
+        # anomalib predicts what it tests
+        names = {"fit": ("train", "val", "test"), "validate": ("val",)}.get(stage, ("test",))
         return {name: getattr(datamodule, f"{name}_data", None) for name in names}
-    loops = {"fit": trainer.fit_loop, "validate": trainer.validate_loop, "test": trainer.test_loop}
-    loop = loops.get(stage, trainer.predict_loop)
-    given = _behind(getattr(getattr(loop, "_data_source", None), "instance", None))
-    return {"train" if stage == "fit" and not number else f"{number}": one for number, one in enumerate(given)}
+    if stage == "fit":
+        first, *further = [*_given_to(trainer.fit_loop), None]
+        others = further[:-1] + _given_to(trainer.fit_loop.epoch_loop.val_loop)
+        return {"train": first} | {f"{number}": one for number, one in enumerate(others)}
+    loop = {"validate": trainer.validate_loop, "test": trainer.test_loop}.get(stage, trainer.predict_loop)
+    return {f"{number}": one for number, one in enumerate(_given_to(loop))}
+
+
+def _given_to(loop: Any) -> list[Any]:  # noqa: ANN401 - one of Lightning's
+    """Datasets behind the dataloaders that a loop was given."""
+    return _behind(getattr(getattr(loop, "_data_source", None), "instance", None))
 
 
 def _behind(dataloaders: Any) -> list[Any]:  # noqa: ANN401 - one, some, or nested

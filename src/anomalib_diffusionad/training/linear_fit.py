@@ -36,7 +36,7 @@ class LinearFit(Callback):
     image is that of axes which were fitted to the other half of the images: what the U-Net and the segmentation network
     see is then as far from the image as it will be on new ones.
 
-    A run that is resumed has the axes of all images from its checkpoint, and fits the others again.
+    A run that is resumed has the axes of all images from its checkpoint, and fits the others again, to the same images.
 
     Attributes:
         any_pose: Whether normal images may as well be turned or flipped: true of textures, of objects that lie anyhow,
@@ -132,8 +132,9 @@ def _error(linear: LinearDenoiser, images: Tensor) -> float:
 
 def _training_images(trainer: Trainer, module: Any) -> tuple[Tensor, Tensor]:  # noqa: ANN401
     """Images ``(N, 3, S, S)`` as the model sees them, and in which half each is, ``(N,)``; -1 without a file."""
-    # what is drawn for them must not change what the run draws
+    # what is drawn for them must not change what the run draws, and is the same when it is resumed
     with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
         batches = list(training_batches(trainer, module, IMAGES))
     images = torch.cat([batch.image.as_subclass(Tensor) for batch in batches])[:IMAGES].float()
     paths = [path for batch in batches for path in (getattr(batch, "image_path", None) or [None] * len(batch.image))]

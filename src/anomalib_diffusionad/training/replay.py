@@ -55,7 +55,7 @@ class SegmentationReplay(Callback):
         if self._examples and self._examples[0].shape != new[0].shape:
             self._examples = []  # images of another size
         self._batch = max(self._batch, len(new))
-        capacity = min(CAPACITY, max(4 * self._batch, PIXELS // new[0, 0].numel()))
+        capacity = max(4 * self._batch, min(CAPACITY, PIXELS // new[0, 0].numel()))
         self._examples = [*self._examples, *new][-capacity:]
         stepped, self._step = trainer.global_step != self._step, trainer.global_step
         count = len(batch.image)
@@ -90,6 +90,7 @@ class SegmentationReplay(Callback):
         kept = [parameter.grad for parameter in everything]
         for parameter in everything:
             parameter.grad = gradients.get(parameter)
+        module.clip_gradients(optimizer, trainer.gradient_clip_val, trainer.gradient_clip_algorithm)
         optimizer.step()
         for parameter, gradient in zip(everything, kept, strict=True):
             parameter.grad = gradient

@@ -18,8 +18,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 from torchmetrics import Metric
 
-from anomalib_diffusionad.data.depth import read_float
-from anomalib_diffusionad.data.images import evenly
+from anomalib_diffusionad.data.images import evenly, read_as_seen
 
 from .batches import training_batches
 from .checkpoint import check_finite
@@ -247,5 +246,6 @@ def _scores_of_whole_images(trainer: Trainer, module: Any) -> Tensor:  # noqa: A
         return torch.zeros(1)
     paths = list(samples.image_path)
     chosen = [paths[number] for number in evenly(len(paths), WHOLE_IMAGES)]
-    images = (read_float(path, module.settings.intensity_range)[None].to(module.device) for path in chosen)
-    return torch.cat([module.model(image.as_subclass(Tensor)).pred_score for image in images]).cpu()
+    transform = getattr(module.pre_processor, "transform", None)
+    images = (read_as_seen(path, transform, module.settings.intensity_range)[None] for path in chosen)
+    return torch.cat([module.model(image.to(module.device)).pred_score for image in images]).cpu()

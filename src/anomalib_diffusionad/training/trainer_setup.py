@@ -24,6 +24,7 @@ from anomalib_diffusionad.recipes import Settings
 
 from .checkpoint import AtomicCheckpointIO
 from .file_reading import FileReading
+from .input_check import InputCheck
 
 logger = logging.getLogger(__name__)
 
@@ -153,7 +154,7 @@ def set_up_again(trainer: Trainer, module: AnomalibModule) -> None:
     if isinstance(datamodule, AnomalibDataModule):
         datamodule.setup(stage)  # splits nothing a second time
     for callback in trainer.callbacks:  # type: ignore[attr-defined]
-        if isinstance(callback, FileReading):
+        if isinstance(callback, FileReading) or (isinstance(callback, InputCheck) and stage != "fit"):
             callback.setup(trainer, module, str(stage))
     module.teardown(str(stage))
     module.setup(str(stage))
