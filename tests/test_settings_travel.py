@@ -155,9 +155,7 @@ def test_a_run_is_not_resumed_with_another_learning_rate(trained, tmp_path: Path
     path, _, folder = trained
     model = DiffusionAD(learning_rate=0.5, segmentation_learning_rate=0.25, visualizer=False)
     engine = Engine(max_epochs=2, default_root_dir=tmp_path, **QUIET)
-    with pytest.raises(
-        ValueError, match=r"with learning_rate=0\.5, segmentation_learning_rate=0\.25"
-    ):
+    with pytest.raises(ValueError, match=r"with learning_rate=0\.5, segmentation_learning_rate=0\.25"):
         engine.fit(model, datamodule=make_datamodule(folder), ckpt_path=path)
 
 

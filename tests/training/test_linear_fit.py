@@ -3,6 +3,7 @@
 
 """Axes that do not know the image, and whether images lie alike."""
 
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -54,13 +55,15 @@ def test_halves_are_told_by_the_file_and_both_are_large() -> None:
     assert half_of("/data/007.png") == halves[7]
 
 
-def fit(module: SimpleNamespace, images: torch.Tensor, paths: list[str | None]) -> LinearFit:
-    """Run the callback on images in memory."""
+def fit(
+    module: SimpleNamespace, images: torch.Tensor | Iterable[SimpleNamespace], paths: list[str | None]
+) -> LinearFit:
+    """Run the callback on images in memory, or on batches."""
     callback = LinearFit()
-    batch = SimpleNamespace(image=images, image_path=paths)
+    loader = [SimpleNamespace(image=images, image_path=paths)] if isinstance(images, torch.Tensor) else images
     strategy = SimpleNamespace(broadcast=lambda value: value, batch_to_device=lambda value, **_: value)
     trainer = SimpleNamespace(
-        is_global_zero=True, global_step=0, world_size=1, strategy=strategy, train_dataloader=[batch]
+        is_global_zero=True, global_step=0, world_size=1, strategy=strategy, train_dataloader=loader
     )
     callback.on_train_start(trainer, module)
     return callback
@@ -96,6 +99,23 @@ def test_without_files_or_with_few_images_all_axes_are_the_models_own(paths: lis
     callback = fit(model, bars(len(paths), turned=False), paths)
     assert callback.estimate(paths[:4]) is None
     assert float(model.model.linear.variance.max()) > 0
+
+
+def test_a_resumed_run_fits_the_axes_of_both_halves_to_the_same_images() -> None:
+    """Random crops and augmentations give other images each time."""
+    model = DiffusionAD(preset="compact", image_size=SIZE, segmentation_channels=8, visualizer=False)
+    model.pre_processor = None
+    paths = [f"{number}.png" for number in range(40)]
+
+    class Augmented:
+        def __iter__(self) -> Iterator[SimpleNamespace]:
+            yield SimpleNamespace(image=torch.rand(40, 3, SIZE, SIZE), image_path=paths)
+
+    state = torch.get_rng_state()
+    first, again = (fit(model, Augmented(), paths) for _ in range(2))
+    assert torch.equal(first._halves[0].mean, again._halves[0].mean)
+    assert first.any_pose == again.any_pose
+    assert torch.equal(torch.get_rng_state(), state)
 
 
 def test_images_of_another_size_are_named() -> None:

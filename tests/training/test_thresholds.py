@@ -5,7 +5,9 @@
 
 import logging
 from pathlib import Path
+from types import SimpleNamespace
 
+import pandas as pd
 import pytest
 import torch
 from anomalib.callbacks import ModelCheckpoint
@@ -16,11 +18,13 @@ from lightning.pytorch.callbacks import EarlyStopping, EMAWeightAveraging
 from torch.utils.data import DataLoader, SubsetRandomSampler
 
 from anomalib_diffusionad import DiffusionAD, DiffusionADModel
+from anomalib_diffusionad.data.depth import read_float
+from anomalib_diffusionad.recipes import Settings
 from anomalib_diffusionad.training import thresholds as thresholds_file
 from anomalib_diffusionad.training.batches import spread_batches
-from anomalib_diffusionad.training.thresholds import IMAGES, SyntheticThreshold
+from anomalib_diffusionad.training.thresholds import IMAGES, SyntheticThreshold, _scores_of_whole_images
 
-from ..conftest import QUIET, make_datamodule
+from ..conftest import QUIET, make_datamodule, write_folder
 
 pytestmark = pytest.mark.usefixtures("shallow_unet")
 
@@ -231,6 +235,20 @@ def test_the_validation_set_is_asked_where_its_turn_does_not_come(
     datamodule = make_datamodule(folder, val_split_mode="from_test", seed=0)
     keep = ModelCheckpoint(dirpath=tmp_path / "kept", save_on_train_epoch_end=True)
     fit_and_read(tmp_path, monkeypatch, [keep], datamodule=datamodule, **limits)
+
+
+def test_whole_images_are_scored_as_the_model_sees_them(tmp_path: Path) -> None:
+    (path,) = (write_folder(tmp_path, normal=1, defects=0) / "good").iterdir()
+    module = SimpleNamespace(
+        pre_processor=SimpleNamespace(transform=lambda image: image / 4),
+        settings=Settings(tile_size=64),
+        model=lambda image: SimpleNamespace(pred_score=image.amax(dim=(1, 2, 3))),
+        device="cpu",
+    )
+    dataset = SimpleNamespace(samples=pd.DataFrame({"image_path": [str(path)]}))
+    trainer = SimpleNamespace(train_dataloader=SimpleNamespace(dataset=dataset))
+    (score,) = _scores_of_whole_images(trainer, module)
+    assert float(score) == pytest.approx(float(read_float(path).max()) / 4)
 
 
 def test_images_that_a_sampler_leaves_out_are_not_looked_at() -> None:

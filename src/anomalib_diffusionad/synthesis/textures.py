@@ -51,7 +51,6 @@ class TextureBank:
         folder: Folder with images, searched with all its subfolders.
         size: Height and width of the textures in pixels; one number for both.
         capacity_mib: Memory for decoded textures, in MiB.
-        refresh: Number of steps after which the window has moved on by one texture.
 
     Raises:
         FileNotFoundError: If the folder is missing or holds no images.
@@ -62,12 +61,10 @@ class TextureBank:
         folder: str | Path,
         size: Size,
         capacity_mib: int = CAPACITY_MIB,
-        refresh: int = 1,
     ) -> None:
         self.files = find_images(folder)
         self.size = size
         self.window = max(1, min(len(self.files), capacity_mib * 2**20 // (3 * math.prod(sides(size)))))
-        self.refresh = refresh
         order = torch.randperm(len(self.files), generator=torch.Generator().manual_seed(0))
         self._order = order.tolist()
         self._executor = ThreadPoolExecutor(1, thread_name_prefix="textures")
@@ -103,7 +100,7 @@ class TextureBank:
         self._decoded.clear()
 
     def _start(self, step: int) -> int:
-        return 0 if self.window == len(self.files) else step // self.refresh
+        return 0 if self.window == len(self.files) else step
 
     def _request(self, step: int) -> None:
         """Ask for what the window lacks and drop what it has left behind."""
