@@ -7,6 +7,7 @@ import pytest
 import torch
 from anomalib import metrics as anomalib_metrics
 from anomalib.data import ImageBatch
+from torch import distributed
 
 from anomalib_diffusionad.training.metrics import AUPRO
 
@@ -27,6 +28,26 @@ def test_of_one_size_it_is_anomalibs() -> None:
         for seed in range(3):
             metric.update(batch(32, 40, seed))
     assert float(ours.compute()) == pytest.approx(float(theirs.compute()))
+
+
+def test_processes_may_have_images_of_different_sizes(monkeypatch: pytest.MonkeyPatch) -> None:
+    images = [batch(32, 40, 0), batch(24, 50, 1), batch(40, 32, 2)]
+    alone, first, second = (AUPRO(**FIELDS) for _ in range(3))
+    for image in images:
+        alone.update(image)
+    first.update(images[0])
+    first.update(images[1])
+    second.update(images[2])
+    other = second.preds, second.target
+
+    def gather(into: list, own: object, group: object) -> None:
+        del group
+        into[:] = [own, other]
+
+    monkeypatch.setattr(distributed, "get_world_size", lambda _: 2)
+    monkeypatch.setattr(distributed, "all_gather_object", gather)
+    first._sync_dist()
+    assert float(first.compute()) == pytest.approx(float(alone.compute()), abs=1e-6)
 
 
 def test_an_image_in_parts_of_different_sizes_counts_as_the_whole() -> None:

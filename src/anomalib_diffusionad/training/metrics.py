@@ -3,14 +3,24 @@
 
 """What a test measures."""
 
+from typing import Any
+
 import torch
 from anomalib import metrics as anomalib_metrics
 from anomalib.metrics import AUPR, AUROC, AnomalibMetric, F1Score
-from torch import Tensor
+from torch import Tensor, distributed
 
 
 class AUPRO(anomalib_metrics.AUPRO):
     """anomalib's, also of images of different sizes."""
+
+    def _sync_dist(self, *_: Any, process_group: Any = None, **__: Any) -> None:  # noqa: ANN401 - as torchmetrics has it
+        """Gather what all processes hold; torchmetrics would first put images together, which must have one size."""
+        group = process_group or self.process_group
+        gathered: list[Any] = [None] * distributed.get_world_size(group)
+        distributed.all_gather_object(gathered, (self.preds, self.target), group=group)
+        for name, of_processes in zip(("preds", "target"), zip(*gathered, strict=True), strict=True):
+            setattr(self, name, [each.to(self.device) for some in of_processes for each in some])
 
     def _compute(self) -> tuple[Tensor, Tensor]:
         if len({target.shape[1:] for target in self.target}) < 2:
