@@ -16,10 +16,9 @@ from anomalib.data import ImageBatch, ImageItem
 from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
-from torch.utils.data import get_worker_info
 
 from .depth import as_rgb, decode
-from .reading import Reader
+from .reading import Reader, share_of_process
 from .tiles import Size, inside, pad_to, sides
 
 MEMORY_MIB = 512
@@ -94,8 +93,7 @@ class CropReader(Reader):
         if path not in self._kept:
             pixels = decode(path, self.intensity_range)
             self._kept[path] = pixels, None if self.masks is None else _fitted(self.masks(path), pixels.shape[1:])
-            worker = get_worker_info()
-            allowed = self.memory // (1 if worker is None else worker.num_workers)
+            allowed = share_of_process(self.memory)
             while len(self._kept) > 1 and sum(_bytes(*each) for each in self._kept.values()) > allowed:
                 self._kept.popitem(last=False)
         self._kept.move_to_end(path)

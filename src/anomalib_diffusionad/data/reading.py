@@ -13,6 +13,7 @@ import numpy as np
 from anomalib.data.utils import read_image
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.utils.data import get_worker_info
 
 from .depth import IntensityRange, read_float
 
@@ -74,6 +75,12 @@ def reading(datasets: Iterable[Any], intensity_range: IntensityRange) -> Iterato
     finally:
         for dataset in datasets:
             read_as_before(dataset)
+
+
+def share_of_process(memory: int) -> int:
+    """How much of a memory this process may take, which all that load images share."""
+    worker = get_worker_info()
+    return memory // (1 if worker is None else worker.num_workers)
 
 
 def _getitem(self: Any, row: int) -> Any:  # noqa: ANN401 - an item of any kind

@@ -9,6 +9,7 @@ from typing import Any
 from anomalib.data.utils.synthetic import SyntheticAnomalyDataset
 from lightning.pytorch import Callback, Trainer
 from PIL import Image
+from torchvision.transforms.v2 import Resize
 from tqdm import tqdm
 
 from anomalib_diffusionad.checks import require
@@ -16,6 +17,7 @@ from anomalib_diffusionad.data.crops import CropReader, crops_an_image
 from anomalib_diffusionad.data.depth import WORDS, is_deep, measure_range
 from anomalib_diffusionad.data.geometry import Geometry, Origin
 from anomalib_diffusionad.data.reading import Reader, read_as_before, read_with
+from anomalib_diffusionad.data.resized import ResizedReader
 
 from .input_check import datasets_of, list_files
 
@@ -25,7 +27,8 @@ logger = logging.getLogger(__name__)
 class FileReading(Callback):
     """Has the datasets of a run read deep images by the model's ``intensity_range``, and crops for its tiles.
 
-    Training measures a range that is given as a word, and the checkpoint keeps it. Images that are looked at through
+    Training measures a range that is given as a word, and the checkpoint keeps it. Training images that are resized and
+    nothing else are read once. Images that are looked at through
     tiles come one by one: they may be large, and of different sizes.
     """
 
@@ -55,6 +58,8 @@ class FileReading(Callback):
                 self._crops = readers["train"] = CropReader(settings.tile_size)
                 self._crops.items_a_file = crops_an_image(files, settings.tile_size)
                 _collate_with(trainer, datasets["train"], self._crops.collate)
+        elif stage == "fit" and isinstance(resize := getattr(datasets.get("train"), "augmentations", None), Resize):
+            readers["train"] = ResizedReader(resize)
         for name, dataset in datasets.items():
             readers[name].intensity_range = settings.intensity_range
             read_with(dataset, readers[name])

@@ -21,12 +21,13 @@ from PIL import Image
 from torch import Tensor
 from torchvision.datasets.folder import IMG_EXTENSIONS
 from torchvision.transforms.v2 import Normalize
+from tqdm import tqdm
 
 from anomalib_diffusionad.checks import require
 from anomalib_diffusionad.data.depth import IntensityRange, exceeds, is_deep, scaled
 from anomalib_diffusionad.data.geometry import origin_of
 from anomalib_diffusionad.data.images import check_same_way_up, is_hidden
-from anomalib_diffusionad.data.tiles import Size, sides
+from anomalib_diffusionad.data.tiles import PATIENCE, Size, sides
 from anomalib_diffusionad.recipes import Settings
 
 logger = logging.getLogger(__name__)
@@ -223,7 +224,8 @@ def find_problems(
     beyond: list[Path] = []
     look = partial(_problem, decode=decode, intensity_range=intensity_range, beyond=beyond)
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
-        problems = list(pool.map(look, files))
+        looked = tqdm(pool.map(look, files), "Checking files", len(files), leave=False, delay=PATIENCE)
+        problems = list(looked)
     if beyond:
         text = "%d images have values beyond the model's intensity_range %s, which become black or white, such as %s."
         logger.warning(text, len(beyond), intensity_range, min(beyond))
