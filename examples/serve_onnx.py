@@ -23,7 +23,7 @@ from typing import Any
 
 import numpy as np
 import onnxruntime
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 
 class Detector:
@@ -32,6 +32,9 @@ class Detector:
     def __init__(self, path: Path, threshold: float | None = None) -> None:
         self.session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
         facts = self.session.get_modelmeta().custom_metadata_map
+        if "diffusion_ad.tile_overlap" in facts:
+            msg = f"{path} is a graph of tiles: use examples/tiles_onnx.py."
+            raise SystemExit(msg)
         self.threshold = float(facts["diffusion_ad.image_threshold"]) if threshold is None else threshold
         self.pixel_threshold = float(facts["diffusion_ad.pixel_threshold"])
         *_, height, width = self.session.get_inputs()[0].shape
@@ -39,7 +42,11 @@ class Detector:
 
     def __call__(self, data: bytes) -> dict[str, Any]:
         """Score an image file."""
-        picture = Image.open(io.BytesIO(data)).convert("RGB")
+        picture = Image.open(io.BytesIO(data))
+        if picture.mode[0] in "IF":  # map them to [0, 1] by the metadata diffusion_ad.intensity_range
+            msg = "grey images of more than 8 bits are not for this example"
+            raise ValueError(msg)
+        picture = picture.convert("RGB")
         if self.size is not None:
             picture = picture.resize(self.size, Image.Resampling.BILINEAR)
         image = np.asarray(picture, dtype=np.float32) / 255
@@ -56,8 +63,8 @@ def make_handler(detector: Detector) -> type[BaseHTTPRequestHandler]:
             body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
             try:
                 status, answer = HTTPStatus.OK, detector(body)
-            except UnidentifiedImageError:
-                status, answer = HTTPStatus.BAD_REQUEST, {"error": "this is not an image"}
+            except (OSError, ValueError, Image.DecompressionBombError) as error:
+                status, answer = HTTPStatus.BAD_REQUEST, {"error": f"this image cannot be used: {error}"}
             self.send_response(status)
             self.send_header("Content-Type", "application/json")
             self.end_headers()

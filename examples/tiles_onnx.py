@@ -78,6 +78,9 @@ def look(session: onnxruntime.InferenceSession, picture: Image.Image) -> tuple[f
         key.removeprefix("diffusion_ad."): value for key, value in session.get_modelmeta().custom_metadata_map.items()
     }
     *_, height, width = session.get_inputs()[0].shape
+    if picture.mode[0] in "IF":  # map them to [0, 1] by the metadata diffusion_ad.intensity_range
+        msg = "Grey images of more than 8 bits are not for this example."
+        raise SystemExit(msg)
     image = np.asarray(picture.convert("RGB"), dtype=np.float32).transpose(2, 0, 1) / 255
 
     def run(tiles: np.ndarray) -> np.ndarray:

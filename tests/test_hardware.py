@@ -16,7 +16,7 @@ from anomalib.data import Folder
 from anomalib.engine import Engine
 
 from anomalib_diffusionad import __version__, hardware
-from anomalib_diffusionad.hardware import computes_bfloat16, describe_machine
+from anomalib_diffusionad.hardware import choose_device, computes_bfloat16, describe_machine
 
 from .conftest import make_model
 
@@ -143,3 +143,8 @@ def test_older_c_libraries_get_what_they_accept(
     monkeypatch.setattr(sys, "platform", "linux")
     hardware.keep_freed_memory()
     assert calls == expected
+
+
+def test_an_unknown_accelerator_is_refused() -> None:
+    with pytest.raises(ValueError, match="accelerator must be one of auto, cpu, cuda, got 'mps'"):
+        choose_device("mps")

@@ -199,3 +199,17 @@ def test_unsupported_settings_are_named(tmp_path: Path, args: dict, message: str
 def test_compact_networks_are_none_of_the_originals() -> None:
     with pytest.raises(ValueError, match="no compact networks"):
         to_official(make_model(preset="compact").model)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"tile_size": 64}, "neither tiles nor images that are no squares"),
+        ({"image_size": [64, 128]}, "neither tiles nor images that are no squares"),
+        ({"beta_end": 0.004}, "one noise schedule"),
+    ],
+)
+def test_what_the_original_cannot_be_is_not_exported(arguments: dict, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        to_official(make_model(**arguments).model)
+    to_official(make_model(num_timesteps=500, t_small=100, t_big=200).model)

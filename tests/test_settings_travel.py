@@ -6,17 +6,19 @@
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from anomalib.data import PredictDataset
 from anomalib.engine import Engine
+from lightning.pytorch import Trainer
 from torch.utils.data import DataLoader
 
 from anomalib_diffusionad import DiffusionAD
 from anomalib_diffusionad.post_processor import ProbabilityPostProcessor
 from anomalib_diffusionad.recipes import OF_WEIGHTS, Settings, explicit, resolve_saved
 
-from .conftest import QUIET, LossRecorder, make_datamodule
+from .conftest import QUIET, LossRecorder, make_datamodule, make_model
 
 pytestmark = pytest.mark.usefixtures("shallow_unet")
 
@@ -249,3 +251,12 @@ def test_sensitivity_keeps_thresholds_in_range(sensitivity: float, expected: flo
     post_processor = ProbabilityPostProcessor(image_sensitivity=sensitivity)
     post_processor.set_thresholds(image=0.3)
     assert float(post_processor.normalized_image_threshold) == pytest.approx(expected)
+
+
+def test_numbers_of_numpy_can_be_saved_and_loaded(tmp_path: Path) -> None:
+    given = {"t_small": np.int64(40), "learning_rate": np.float32(0.5), "image_size": [np.int64(64), np.int64(64)]}
+    path, trainer = tmp_path / "model.ckpt", Trainer(accelerator="cpu", logger=False)
+    trainer.strategy.connect(make_model(**given))
+    trainer.save_checkpoint(path, weights_only=True)
+    settings = DiffusionAD.load_from_checkpoint(path).settings
+    assert (settings.t_small, settings.learning_rate, settings.image_size) == (40, 0.5, 64)

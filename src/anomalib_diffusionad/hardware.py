@@ -8,13 +8,16 @@ import os
 import platform
 import sys
 from collections.abc import Mapping
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 import anomalib
 import torch
 
+from .checks import require_choice
+
+ACCELERATORS = ("auto", "cpu", "cuda")
 BFLOAT16_INSTRUCTIONS = ("avx512_bf16", "amx_bf16", "bf16", "sve_bf16")
 # of glibc's malloc.h
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
@@ -31,8 +34,9 @@ def choose_device(accelerator: str, gpu: int = 0) -> torch.device:
         gpu: Which GPU, if it is one.
 
     Raises:
-        ValueError: If ``accelerator`` is ``"cuda"`` and there is no GPU.
+        ValueError: If ``accelerator`` is none of these, or ``"cuda"`` and there is no GPU.
     """
+    require_choice("accelerator", accelerator, ACCELERATORS)
     if accelerator == "cuda" and not torch.cuda.is_available():
         msg = "accelerator: there is no CUDA GPU; use --accelerator cpu."
         raise ValueError(msg)
@@ -80,8 +84,16 @@ def describe_machine(device: torch.device) -> dict[str, str | int]:
         "python": platform.python_version(),
         "torch": torch.__version__,
         "anomalib": anomalib.__version__,
-        "version": version("anomalib-diffusionad"),
+        "version": _version(),
     }
+
+
+def _version() -> str:
+    """Version of this package; it may be used where it lies, without being installed."""
+    try:
+        return version("anomalib-diffusionad")
+    except PackageNotFoundError:
+        return "not installed"
 
 
 def _processor() -> str:

@@ -20,6 +20,7 @@ from torch.serialization import safe_globals
 
 from .checks import require
 from .data.tiles import sides
+from .diffusion import linear_alpha_bar
 from .torch_model import DiffusionADModel
 
 KEYS = ("unet_model_state_dict", "seg_model_state_dict", "args")
@@ -139,10 +140,23 @@ def to_official(model: DiffusionADModel, args: Mapping[str, Any] | None = None, 
 
     Returns:
         Dictionary for ``torch.save``.
+
+    Raises:
+        ValueError: If the original code has no such model.
     """
     require(
         model.linear is None,
         "The original code has no compact networks: only models of the presets paper, small and tiny can be exported.",
+    )
+    height, width = sides(model.image_size)
+    require(
+        height == width and not model.tiled,
+        "The original code has neither tiles nor images that are no squares: such models cannot be exported.",
+    )
+    schedule = linear_alpha_bar(len(model.alpha_bar)).to(model.alpha_bar)
+    require(
+        torch.allclose(model.alpha_bar, schedule),
+        "The original code has one noise schedule: models with another beta_start or beta_end cannot be exported.",
     )
     known = {
         "img_size": list(sides(model.image_size)),

@@ -7,6 +7,8 @@ import inspect
 from collections.abc import Mapping
 from typing import Any, Literal, NamedTuple, get_args
 
+import numpy as np
+
 from .checks import require, require_choice, require_not_negative, require_positive
 from .data.depth import WORDS, IntensityRange, check_intensity_range
 from .data.tiles import Size, as_size
@@ -175,10 +177,15 @@ def resolve(recipe: str, given: Mapping[str, Any]) -> Settings:
 
 def explicit(given: Mapping[str, Any]) -> dict[str, Any]:
     """The settings among ``given`` that are not None."""
-    own = {name: given[name] for name in Settings._fields if given.get(name) is not None}
-    if isinstance(own.get("intensity_range"), list):
-        own["intensity_range"] = tuple(own["intensity_range"])
+    own = {name: _plain(given[name]) for name in Settings._fields if given.get(name) is not None}
     return own | {name: as_size(own[name]) for name in ("image_size", "tile_size") if name in own}
+
+
+def _plain(value: Any) -> Any:  # noqa: ANN401
+    """A value that a checkpoint can hold: no number of NumPy's, and no list, which is equal to no tuple."""
+    if isinstance(value, (list, tuple)):
+        return tuple(_plain(each) for each in value)
+    return value.item() if isinstance(value, np.generic) else value
 
 
 def resolve_saved(saved: Mapping[str, Any], given: Mapping[str, Any]) -> Settings:

@@ -98,7 +98,8 @@ class DiffusionADModel(nn.Module):
         image_size = as_size(image_size if tile_size is None else tile_size)
         require(0 <= tile_overlap <= MAX_OVERLAP, f"tile_overlap must lie in [0, {MAX_OVERLAP}], got {tile_overlap}.")
         self.tiled, self.tile_overlap = tile_size is not None, tile_overlap
-        _check_sizes(image_size, base_channels, segmentation_channels)
+        check_image_size(image_size)
+        _check_widths(base_channels, segmentation_channels)
         _check_inference(t_small, t_big, num_timesteps, guidance_scale, denoising, top_k)
         _check_smoothing(smoothing_sigma, image_size)
         self.image_size = image_size
@@ -363,13 +364,21 @@ def image_score(anomaly_map: Tensor, top_k: int) -> Tensor:
     return pixels.topk(min(top_k, pixels.shape[1]), dim=1).values.mean(dim=1)
 
 
-def _check_sizes(image_size: Size, base_channels: int, segmentation_channels: int) -> None:
+def check_image_size(image_size: Size) -> None:
+    """Refuse a size that the networks are not made for.
+
+    Raises:
+        ValueError: If it is one.
+    """
     require(
         all(side % SIZE_MULTIPLE == 0 and side >= MIN_IMAGE_SIZE for side in sides(image_size))
         and math.prod(sides(image_size)) <= MAX_IMAGE_SIZE**2,
         f"image_size must be a multiple of {SIZE_MULTIPLE} from {MIN_IMAGE_SIZE} to {MAX_IMAGE_SIZE}, or "
         f"[height, width] of such multiples that have no more pixels together, got {image_size}.",
     )
+
+
+def _check_widths(base_channels: int, segmentation_channels: int) -> None:
     require(
         base_channels >= NUM_GROUPS and base_channels % NUM_GROUPS == 0,
         f"base_channels must be a positive multiple of {NUM_GROUPS}, got {base_channels}.",

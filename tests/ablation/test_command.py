@@ -169,10 +169,12 @@ def test_synthetic_anomalies_are_on_training_images(ready: Folder, folder: Path)
 
 
 def test_validation_images_of_the_training_set_are_held_out(folder: Path) -> None:
-    datamodule = make_datamodule(folder, val_split_mode="from_train", val_split_ratio=0.5)
+    datamodule = make_datamodule(folder, val_split_mode="from_train", val_split_ratio=0.5, seed=0)
     datamodule.setup()
     paths, held_out = held_out_paths(datamodule)
     assert held_out
+    datamodule.seed = None  # the training had another split, then
+    assert not held_out_paths(datamodule)[1]
     assert not set(paths) & set(datamodule.train_data.samples.image_path)
 
 

@@ -4,15 +4,18 @@
 """Thresholds for a wanted rate of false alarms."""
 
 import logging
+import os
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from anomalib.engine import Engine
+from lightning.pytorch import Trainer
 
 from anomalib_diffusionad import DiffusionAD
 from anomalib_diffusionad.commands.calibrate import Scored, calibrate, choose_thresholds, interval, score_files
+from anomalib_diffusionad.post_processor import ProbabilityPostProcessor
 
 from ..conftest import QUIET, make_model
 
@@ -81,6 +84,30 @@ def test_thresholds_can_be_given(checkpoint: Path, tmp_path: Path) -> None:
     post_processor = DiffusionAD.load_from_checkpoint(out).post_processor
     assert float(post_processor.image_threshold) == pytest.approx(0.3)
     assert float(post_processor.pixel_threshold) == pytest.approx(0.4)
+
+
+def test_thresholds_are_applied_as_they_are_given(tmp_path: Path) -> None:
+    """Also where the checkpoint carries sensitivities, which move thresholds."""
+    path, trainer = tmp_path / "model.ckpt", Trainer(accelerator="cpu", logger=False)
+    post_processor = ProbabilityPostProcessor(image_sensitivity=0.7, pixel_sensitivity=0.2)
+    trainer.strategy.connect(make_model(post_processor=post_processor))
+    trainer.save_checkpoint(path, weights_only=True)
+    out = calibrate(path, image_threshold=0.4, pixel_threshold=0.6)
+    loaded = DiffusionAD.load_from_checkpoint(out).post_processor
+    applied = float(loaded.normalized_image_threshold), float(loaded.normalized_pixel_threshold)
+    assert applied == pytest.approx((0.4, 0.6))
+
+
+def test_what_cannot_be_written_is_told_before_images_are_scored(
+    checkpoint: Path, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("anomalib_diffusionad.commands.calibrate.score_files", lambda *_: pytest.fail("it scored"))
+    monkeypatch.setattr(os, "access", lambda path, mode: path != tmp_path / "locked")
+    (tmp_path / "locked").mkdir()
+    with pytest.raises(ValueError, match="locked cannot be written to"):
+        calibrate(checkpoint, str(folder / "good"), out=tmp_path / "locked" / "model.ckpt")
+    with pytest.raises(ValueError, match="pixel_threshold"):
+        calibrate(checkpoint, str(folder / "good"), pixel_threshold=-1)
 
 
 @pytest.mark.parametrize(

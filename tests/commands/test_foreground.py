@@ -3,6 +3,7 @@
 
 """The ``foreground`` command."""
 
+import logging
 from pathlib import Path
 
 import numpy as np
@@ -53,6 +54,20 @@ def test_hidden_companions_are_no_images(data: Path, tmp_path: Path) -> None:
     (data / "__MACOSX" / "colour.png").write_bytes(b"left by a Mac")
     foreground(str(data), str(tmp_path / "masks"))
     assert len(list((tmp_path / "masks").rglob("*.png"))) == 4
+
+
+def test_a_folder_around_the_images_is_refused(data: Path, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="where the masks would go: give another folder as out"):
+        foreground(str(data), str(tmp_path))
+
+
+def test_masks_that_are_kept_are_told(data: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    foreground(str(data), str(tmp_path / "masks"))
+    (tmp_path / "masks" / "colour.png").unlink()
+    with caplog.at_level(logging.INFO, logger="anomalib_diffusionad"):
+        foreground(str(data), str(tmp_path / "masks"))
+    assert "2 masks were there already and stay as they are" in caplog.text
+    assert "Wrote 1 masks" in caplog.text
 
 
 def test_it_goes_on_where_it_was_stopped(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

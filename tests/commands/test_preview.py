@@ -125,6 +125,8 @@ def test_bad_arguments_are_named(folder: Path, tmp_path: Path) -> None:
         preview(data=str(tmp_path / "missing"), out=out)
     with pytest.raises(ValueError, match="foreground must be"):
         preview(data=str(folder / "good"), out=out, foreground="nonsense")
+    with pytest.raises(ValueError, match="image_size must be a multiple of 32"):
+        preview(data=str(folder / "good"), out=out, image_size=100)
     with pytest.raises(ValueError, match="count must be at least 1"):
         preview(data=str(folder / "good"), out=out, count=0)
     (tmp_path / "list.yaml").write_text("- 1")

@@ -51,6 +51,20 @@ def test_it_is_downloaded_once(requests: list[str], tmp_path: Path) -> None:
     assert list(root.iterdir()) == [root / "images"]
 
 
+def test_another_process_may_be_faster(requests: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    root, unpack = tmp_path / "dtd", dtd.download_and_extract
+
+    def slowly(folder: Path, info: object) -> None:
+        unpack(folder, info)
+        (root / "images" / "of the other").mkdir(parents=True)
+
+    monkeypatch.setattr(dtd, "download_and_extract", slowly)
+    images = download_dtd(root)
+    assert [path.name for path in images.iterdir()] == ["of the other"]
+    assert list(root.iterdir()) == [images]
+    assert len(requests) == 1
+
+
 def test_it_is_downloaded_to_where_the_configurations_look(requests: list[str], tmp_path: Path) -> None:
     """One place for all: ``--dtd_dir`` of ``compare``, ``anomaly_source: dtd``, and the archive unpacked by hand."""
     named = {

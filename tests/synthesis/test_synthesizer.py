@@ -177,3 +177,14 @@ def test_images_without_a_file_get_a_mask_from_what_they_show(tmp_path: Path) ->
         assert torch.equal(synthesizer.steps(image, paths).foreground[0], other)
         synthesizer.expect(Origin(paths[:1], Geometry()))
         assert torch.equal(synthesizer.steps(image, paths).foreground[0], one)
+
+
+def test_a_batch_of_another_layout_is_painted_on() -> None:
+    image = torch.rand(4, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    turned = image.transpose(-1, -2)
+    synthesizer = AnomalySynthesizer()
+    one, other = (
+        synthesizer(batch, generator=torch.Generator().manual_seed(1)) for batch in (turned, turned.contiguous())
+    )
+    assert all(torch.equal(*pair) for pair in zip(one, other, strict=True))
+    assert one[1].any()

@@ -21,7 +21,7 @@ from anomalib_diffusionad.diffusion import add_noise
 from anomalib_diffusionad.visualization.pictures import COLOURS, picture
 from anomalib_diffusionad.visualization.stages import draw_one, stages
 from anomalib_diffusionad.visualization.visualizer import SUFFIX, ReconstructionVisualizer, save_overview
-from tests.conftest import SIZE, make_model
+from tests.conftest import SIZE, LossRecorder, make_model
 
 pytestmark = pytest.mark.usefixtures("shallow_unet")
 COMMON = ["difference", "anomaly map", "truth"]
@@ -98,6 +98,28 @@ def test_pictures_of_a_test_run(tmp_path: Path, datamodule: Folder) -> None:
     assert Image.open(images / "bad" / "0_reconstruction.png").size > (1000, 400)
 
 
+def test_pictures_of_a_second_run_go_to_its_own_folder(tmp_path: Path, datamodule: Folder) -> None:
+    model = make_model(visualizer=True)
+    for name in ("first", "second"):
+        make_engine(tmp_path / name).test(model, datamodule=datamodule, verbose=False)
+    first, second = (list((tmp_path / name).rglob("images/**/*.png")) for name in ("first", "second"))
+    assert len(first) == len(second) == 6
+
+
+def test_names_of_images_that_are_not_on_this_disk(tmp_path: Path) -> None:
+    class Camera(Dataset):
+        def __len__(self) -> int:
+            return 2
+
+        def __getitem__(self, number: int) -> ImageItem:
+            label = torch.tensor(number)
+            return ImageItem(image=torch.rand(3, SIZE, SIZE), gt_label=label, image_path=f"camera1/frame{number}.jpg")
+
+    loader = DataLoader(Camera(), 2, collate_fn=ImageBatch.collate)
+    make_engine(tmp_path).test(make_model(visualizer=True), dataloaders=loader, verbose=False)
+    assert sorted(path.name for path in tmp_path.rglob("images/**/*.png")) == ["frame0.png", "frame1.png"]
+
+
 def test_pictures_without_heat_maps_and_truth(tmp_path: Path, folder: Path) -> None:
     visualizer = ReconstructionVisualizer(heat_maps=False, output_dir=tmp_path / "out")
     make_engine(tmp_path).predict(make_model(visualizer=visualizer), data_path=folder / "bad")
@@ -172,6 +194,23 @@ def test_names_that_are_long_or_no_text(tmp_path: Path, folder: Path) -> None:
     assert max(len(os.fsencode(name)) for name in pictures) == 255
     assert len(list(images.rglob("*.png"))) == 2 * len(names)
     assert os.fsencode(names[-1]) in (images / "predictions.csv").read_bytes()
+
+
+def test_what_was_found_before_a_run_is_stopped_is_in_the_table(tmp_path: Path, folder: Path) -> None:
+    model, batches = make_model(), []
+
+    def stop(*_) -> None:
+        batches.append(0)
+        if len(batches) == 2:
+            raise RuntimeError
+
+    recorder = LossRecorder()
+    recorder.on_predict_batch_start = stop
+    engine = Engine(default_root_dir=tmp_path, accelerator="cpu", devices=1, logger=False, callbacks=[recorder])
+    with pytest.raises(RuntimeError):
+        engine.predict(model, data_path=folder / "bad")
+    (table,) = tmp_path.rglob("predictions.csv")
+    assert len(table.read_text().splitlines()) == 1 + 1
 
 
 def test_a_single_image_is_shown_on_the_screen(

@@ -94,6 +94,7 @@ def ablate(
     synthetic = synthetic_samples(paths, model, settings, synthetic_images // 2, seed)
 
     device = choose_device(accelerator)
+    out.mkdir(parents=True, exist_ok=True)
     network.to(device)
     few = test.spread(iterative_images) if iterative_images else test
     iterations = sorted({*(t for t in times if t <= network.t_big), network.t_big}) if iterative_images else []
@@ -105,7 +106,6 @@ def ablate(
         paradigms = run_paradigms(network, few, sweeps, iterations, batch_size, bar)
     table = pd.concat([measured, paradigms, artificial], ignore_index=True)
 
-    out.mkdir(parents=True, exist_ok=True)
     table.to_csv(out / "ablation.csv", index=False, float_format="%.6g")
     facts = {
         "ckpt_path": ckpt_path,

@@ -79,7 +79,8 @@ def held_out_paths(datamodule: AnomalibDataModule) -> tuple[list[str], bool]:
     """Normal images to put synthetic anomalies on, and whether the model has not been trained on them."""
     held_out = getattr(datamodule, "val_split_mode", None) == ValSplitMode.FROM_TRAIN
     dataset = datamodule.val_data if held_out else datamodule.train_data
-    return [str(path) for path in dataset.samples.image_path], held_out
+    # without a seed each run draws another split
+    return [str(path) for path in dataset.samples.image_path], held_out and datamodule.seed is not None
 
 
 def synthetic_samples(paths: Sequence[str], model: DiffusionAD, settings: Settings, count: int, seed: int) -> Samples:

@@ -26,6 +26,7 @@ SIDE = 384
 IMAGE_CHANNELS = 3
 OUTLINE = (255, 64, 64)
 BUTTONS = ["download", "fullscreen"]
+KEPT = 3600  # seconds that images of a session stay on disk and in memory
 
 
 class Finding(NamedTuple):
@@ -130,11 +131,11 @@ def make_page(gradio: ModuleType, model: DiffusionAD, name: str) -> Any:  # noqa
         return (None, "") if finding is None else (marked(finding, threshold), verdict(finding, threshold))
 
     (height, width), tiles = sides(model.model.image_size), "tiles of " if model.model.tiled else ""
-    with gradio.Blocks(title="DiffusionAD", analytics_enabled=False) as page:
+    with gradio.Blocks(title="DiffusionAD", analytics_enabled=False, delete_cache=(KEPT, KEPT)) as page:
         gradio.Markdown(
             f"## DiffusionAD\n\n{name}, {tiles}{height} x {width} pixels, {model.model.denoising} denoising"
         )
-        finding = gradio.State()
+        finding = gradio.State(time_to_live=KEPT)
         with gradio.Row():
             image = gradio.Image(label="Image", type="filepath", image_mode=None, sources=["upload"], height=SIDE)
             found = gradio.Image(label="Pixels above the threshold", interactive=False, height=SIDE, buttons=BUTTONS)

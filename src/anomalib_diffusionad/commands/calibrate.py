@@ -5,6 +5,7 @@
 
 import logging
 import math
+import os
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,7 +15,7 @@ from numpy.typing import NDArray
 from scipy.stats import beta
 from tqdm import tqdm
 
-from anomalib_diffusionad.checks import require, require_at_least
+from anomalib_diffusionad.checks import require, require_at_least, require_share
 from anomalib_diffusionad.data.images import find_images, read_as_seen
 from anomalib_diffusionad.hardware import choose_device, keep_freed_memory
 from anomalib_diffusionad.lightning_model import DiffusionAD
@@ -24,6 +25,7 @@ from anomalib_diffusionad.training.input_check import File, check_files
 logger = logging.getLogger(__name__)
 
 CONFIDENCE = 0.95
+POST_PROCESSOR = "anomalib_post_processor_config"  # where anomalib keeps its sensitivities
 
 
 class Scored(NamedTuple):
@@ -45,6 +47,8 @@ def calibrate(
     accelerator: str = "auto",
 ) -> Path:
     """Set the thresholds of a trained model for a wanted rate of false alarms, and write it with them.
+
+    Sensitivities that the checkpoint carries become 0.5: the thresholds are applied as they are found.
 
     Give normal images that the model was not trained on: on those of the training it alarms less than on new ones. The
     report says what rate to expect on new images.
@@ -71,9 +75,15 @@ def calibrate(
     require_at_least("batch_size", batch_size, 1)
     given = image_threshold is not None and pixel_threshold is not None
     require(data is not None or given, "Give a folder with normal images as data, or both thresholds.")
+    for name, value in (("image_threshold", image_threshold), ("pixel_threshold", pixel_threshold)):
+        if value is not None:
+            require_share(name, value)
     if not ckpt_path.is_file():
         msg = f"The checkpoint {ckpt_path} does not exist."
         raise FileNotFoundError(msg)
+    out = ckpt_path.with_name(f"{ckpt_path.stem}_calibrated{ckpt_path.suffix}") if out is None else out
+    out.parent.mkdir(parents=True, exist_ok=True)
+    require(os.access(out.parent, os.W_OK), f"The folder {out.parent} cannot be written to: give another file as out.")
     normal_files, defect_files = (_files(folder) for folder in (data, defects))
     keep_freed_memory()
     device = choose_device(accelerator)
@@ -87,8 +97,9 @@ def calibrate(
         found = choose_thresholds(normal, false_alarms)
         image_threshold = found[0] if image_threshold is None else image_threshold
         pixel_threshold = found[1] if pixel_threshold is None else pixel_threshold
+    # thresholds as they are applied: a sensitivity would move them
+    model.post_processor.image_sensitivity = model.post_processor.pixel_sensitivity = 0.5
     model.post_processor.set_thresholds(image_threshold, pixel_threshold)
-    out = ckpt_path.with_name(f"{ckpt_path.stem}_calibrated{ckpt_path.suffix}") if out is None else out
     _write(ckpt_path, model, out)
     logger.info("%s", describe(image_threshold, pixel_threshold, normal, defective))  # type: ignore[arg-type]
     logger.info("Wrote %s.", out)
@@ -170,10 +181,11 @@ def _files(folder: str | None) -> list[Path]:
     return files
 
 
-def _write(source: Path, model: DiffusionAD, out: Path) -> None:
+def _write(source: Path, model: Any, out: Path) -> None:  # noqa: ANN401 - DiffusionAD
     """Write a checkpoint with the post-processor of a model in place of its own."""
     io = AtomicCheckpointIO(model.checkpoint_safe_globals())
     checkpoint = io.load_checkpoint(source, map_location="cpu")
     own = {name: value.cpu() for name, value in model.state_dict().items() if name.startswith("post_processor.")}
     checkpoint["state_dict"].update(own)
+    checkpoint[POST_PROCESSOR] = model.post_processor.checkpoint_config()
     io.save_checkpoint(checkpoint, out)

@@ -62,9 +62,11 @@ def foreground(
     estimator = find_object if method == "auto" else ISNet(None if weights is None else Path(weights))
     source = ComputedMasks(estimator, method, cache_dir=None)
     mask_paths = _mask_paths(Path(data), Path(out))
-    whole = 0
+    whole = kept = 0
     for image_path, mask_path in tqdm(mask_paths.items(), desc=f"Foreground ({method})"):
-        if overwrite or not mask_path.is_file():
+        if mask_path.is_file() and not overwrite:
+            kept += 1
+        else:
             mask = source.from_image(read_rgb(image_path))
             whole += bool(mask.all())
             write_mask(mask, mask_path, image_path)
@@ -72,13 +74,16 @@ def foreground(
         logger.warning("No clear object was found on %d images: their masks are the whole image.", whole)
     sheet = _contact_sheet(mask_paths, Path(data), tile_size)
     sheet.save(Path(out) / SHEET)
-    logger.info("Wrote %d masks to %s. Look at %s before you train.", len(mask_paths), out, Path(out) / SHEET)
+    if kept:
+        logger.info("%d masks were there already and stay as they are; overwrite computes them anew.", kept)
+    logger.info("Wrote %d masks to %s. Look at %s before you train.", len(mask_paths) - kept, out, Path(out) / SHEET)
 
 
 def _mask_paths(data: Path, out: Path) -> dict[Path, Path]:
     """The mask file of each image file of a folder."""
     require(data.resolve() != out.resolve(), f"out must be another folder than data, got {out} for both.")
     images = [path for path in find_images(data) if not path.resolve().is_relative_to(out.resolve())]
+    require(bool(images), f"All images of {data} lie in {out}, where the masks would go: give another folder as out.")
     masks = {path: (out / path.relative_to(data)).with_suffix(".png") for path in images}
     shared = [mask for mask, count in Counter(masks.values()).items() if count > 1]
     require(

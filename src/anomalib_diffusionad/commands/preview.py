@@ -24,6 +24,7 @@ from anomalib_diffusionad.lightning_model import DiffusionAD
 from anomalib_diffusionad.recipes import Anomalies, Settings, resolve
 from anomalib_diffusionad.synthesis import AnomalySynthesizer
 from anomalib_diffusionad.synthesis.synthesizer import SynthesisSteps
+from anomalib_diffusionad.torch_model import check_image_size
 from anomalib_diffusionad.training.input_check import leave_out_hidden
 from anomalib_diffusionad.visualization.pictures import grey_or_rgb
 from anomalib_diffusionad.visualization.sheet import Tile, draw_sheet
@@ -81,6 +82,7 @@ def preview(
         "tile_size": tile_size,
     }
     settings = _settings(sections.get("model"), overrides)
+    check_image_size(settings.image_size)
     paths = _image_paths(data, sections.get("data"))
     chosen = [paths[number] for number in evenly(len(paths), count)]
     known = settings.intensity_range

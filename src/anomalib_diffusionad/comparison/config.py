@@ -17,11 +17,11 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from anomalib_diffusionad.checks import require
+from anomalib_diffusionad.hardware import ACCELERATORS
 from anomalib_diffusionad.training.trainer_setup import PRECISIONS
 from anomalib_diffusionad.visualization.names import LONGEST
 
 NAME = re.compile(r"[\w][\w .,()+-]*")
-ACCELERATORS = ("auto", "cpu", "cuda")
 
 
 @dataclass

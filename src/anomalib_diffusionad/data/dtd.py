@@ -3,8 +3,8 @@
 
 """Download of the Describable Textures Dataset (Cimpoi et al.), the paper's source of foreign appearances."""
 
-import shutil
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from anomalib.data.utils import DownloadInfo, download_and_extract
 
@@ -37,17 +37,19 @@ def download_dtd(root: Path = DEFAULT_ROOT) -> Path:
             return place
     # a fresh folder: anomalib takes an archive that is there without looking at its checksum, and a stopped unpacking
     # must not pass for the data set
-    unfinished = root / "unfinished"
-    shutil.rmtree(unfinished, ignore_errors=True)
-    try:
-        download_and_extract(unfinished, DOWNLOAD_INFO)
-    except (OSError, ValueError) as error:
-        shutil.rmtree(unfinished, ignore_errors=True)
-        msg = (
-            f"DTD could not be downloaded to {root}: {error} Download it by hand from {HOME_PAGE}, unpack it, and give "
-            f"the folder with its images as anomaly_source; or leave anomaly_source out."
-        )
-        raise RuntimeError(msg) from error
-    shutil.move(unfinished / "dtd" / "images", images)
-    shutil.rmtree(unfinished)
+    root.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(dir=root, prefix="unfinished-") as unfinished:  # of this process: another may download too
+        try:
+            download_and_extract(Path(unfinished), DOWNLOAD_INFO)
+        except (OSError, ValueError) as error:
+            msg = (
+                f"DTD could not be downloaded to {root}: {error} Download it by hand from {HOME_PAGE}, unpack it, and "
+                f"give the folder with its images as anomaly_source; or leave anomaly_source out."
+            )
+            raise RuntimeError(msg) from error
+        try:
+            (Path(unfinished) / "dtd" / "images").rename(images)
+        except OSError:
+            if not images.is_dir():  # else another process was faster
+                raise
     return images

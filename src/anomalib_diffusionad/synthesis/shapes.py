@@ -12,6 +12,7 @@ from torch.nn import functional as F  # noqa: N812
 
 MAX_SCALE_EXPONENT = 5
 THRESHOLD = 0.5
+TRIES = 50  # shapes for each image, at most
 _LATTICE = 2**MAX_SCALE_EXPONENT + 1
 
 
@@ -69,11 +70,7 @@ class PerlinNoise(NamedTuple):
         return weight, weight * distance
 
 
-def perlin_masks(
-    foreground: Tensor,
-    tries: int = 50,
-    generator: torch.Generator | None = None,
-) -> Tensor:
+def perlin_masks(foreground: Tensor, generator: torch.Generator | None = None) -> Tensor:
     """Draw one anomaly shape an image that meets its foreground (section 4.4).
 
     Shapes are drawn again while their product with the foreground is empty. They are drawn on the CPU, wherever the
@@ -81,7 +78,6 @@ def perlin_masks(
 
     Args:
         foreground: Where anomalies may lie, bool ``(N, 1, H, W)``, on the CPU. Shapes are drawn on a square around it.
-        tries: Shapes tried for each image at most.
         generator: Source of randomness on the CPU. Defaults to PyTorch's global one.
 
     Returns:
@@ -90,7 +86,7 @@ def perlin_masks(
     """
     mask = torch.zeros_like(foreground)
     missing = torch.arange(len(foreground))
-    for _ in range(tries):
+    for _ in range(TRIES):
         noise = PerlinNoise.draw(len(missing), generator)
         mask[missing] = (_middle(noise.evaluate(max(mask.shape[2:])), mask.shape[2:]) > THRESHOLD)[:, None]
         # the maximum of bytes is much faster than any()

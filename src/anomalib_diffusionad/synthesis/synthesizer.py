@@ -171,6 +171,7 @@ class AnomalySynthesizer(nn.Module):
             or less at random. Broad anomalies that cannot be seen are left out, and their image is normal.
         """
         rows = self._anomalous_rows(len(image), generator)
+        image = image.contiguous()  # pixels are painted through views
         result, mask, label = image.clone(), torch.zeros_like(image[:, :1]), torch.zeros(len(image), dtype=torch.long)
         given = None if foreground is None else foreground[rows]
         if rows and self.anomalies == "broad":

@@ -94,7 +94,7 @@ class ReconstructionLogger(Callback):
         generator = torch.Generator().manual_seed(have)
         foreground = getattr(batch, "foreground", None)
         foreground = None if foreground is None else foreground[: len(image)]
-        new = _Samples(*pl_module.synthesizer(image, paths, 0, generator, foreground))
+        new = _Samples(*pl_module.synthesizer(image, paths, pl_module.global_step, generator, foreground))
         if self._samples is not None:
             new = _Samples(*(torch.cat(pair) for pair in zip(self._samples, new, strict=True)))
         self._samples = new

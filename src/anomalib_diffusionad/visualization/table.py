@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.trainer.states import TrainerFn
 
 from .names import ImageNames
 
@@ -51,6 +52,12 @@ class PredictionTable(Callback):
         scores = outputs.pred_score.flatten().tolist()
         for name, score, label in zip(self._names(outputs, trainer), scores, labels(outputs), strict=True):
             self._rows.append((name, f"{score:.6g}", label, shown))
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        """Write what was found before a run was stopped."""
+        del exception
+        if self._rows and trainer.state.fn == TrainerFn.PREDICTING:
+            self.on_predict_end(trainer, pl_module)
 
     def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write the table."""

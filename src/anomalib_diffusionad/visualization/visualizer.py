@@ -50,10 +50,13 @@ class HeatMapVisualizer(ImageVisualizer):
         names = self._names(batch, trainer)
         files = are_files(batch)
         large = max(batch.image.shape[-2:]) > LARGEST
-        if files and not large and not any(file_is_deep(name) for name in names):
+        given, folder = self.output_dir, Path(self.output_dir or Path(trainer.default_root_dir) / "images")
+        on_disk = files and all(Path(name).exists() for name in names)  # paths may be names that a dataset gives
+        if on_disk and not large and not any(file_is_deep(name) for name in names):
+            self.output_dir = folder
             super().on_test_batch_end(trainer, pl_module, outputs, batch, batch_idx, dataloader_idx)
+            self.output_dir = given  # anomalib would go on writing to the folder of the first run
             return
-        folder = Path(self.output_dir or Path(trainer.default_root_dir) / "images")
         folder.mkdir(parents=True, exist_ok=True)
         for name, item in zip(names, batch, strict=True):
             shown: dict[str, Any] = {field: _small(getattr(item, field)) for field in FIELDS}
