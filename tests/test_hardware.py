@@ -92,9 +92,13 @@ if sys.argv[1] == "model":
     from anomalib_diffusionad import DiffusionADModel
     DiffusionADModel(image_size=64, base_channels=32, segmentation_channels=4)
 if sys.argv[1] == "keep":
-    from anomalib_diffusionad import __version__
-from anomalib_diffusionad.hardware import keep_freed_memory
+    from anomalib_diffusionad.hardware import keep_freed_memory
     keep_freed_memory()
+if sys.argv[1] == "back":
+    from anomalib_diffusionad.hardware import give_freed_memory_back, keep_freed_memory
+    assert keep_freed_memory()
+    assert not keep_freed_memory()
+    give_freed_memory_back()
 torch.ones(2**24)
 before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
 for _ in range(10):
@@ -116,6 +120,7 @@ def count_page_faults(what: str, **settings: str) -> int:
 def test_freed_memory_is_kept_when_asked_for_and_not_by_making_a_model() -> None:
     usual = count_page_faults("nothing")
     assert count_page_faults("keep") < 0.1 * usual
+    assert count_page_faults("back") > 0.5 * usual, "a run leaves the process as it was"
     assert count_page_faults("model") > 0.5 * usual, "a constructor leaves the process as it is"
     assert count_page_faults("keep", MALLOC_TOP_PAD_="0") > 0.5 * usual, "what the environment sets holds"
 
@@ -141,7 +146,8 @@ def test_older_c_libraries_get_what_they_accept(
     monkeypatch.setattr(hardware, "_allocator_settings", dict)
     monkeypatch.setattr(torch.accelerator, "is_available", lambda: False)
     monkeypatch.setattr(sys, "platform", "linux")
-    hardware.keep_freed_memory()
+    monkeypatch.setattr(hardware, "_kept", False)
+    assert hardware.keep_freed_memory() == bool(accepted)
     assert calls == expected
 
 

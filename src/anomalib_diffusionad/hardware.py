@@ -23,7 +23,10 @@ BFLOAT16_INSTRUCTIONS = ("avx512_bf16", "amx_bf16", "bf16", "sve_bf16")
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
 # glibc before 2.35 refuses more than 32 MiB
 MMAP_THRESHOLDS, NEVER_TRIM = (2**31 - 1, 2**25), -1
+LARGEST_USUAL_THRESHOLD = 2**25  # to which glibc's own grows with what is freed; it trims at twice that
 ALLOCATOR_SETTINGS = ("MALLOC_", "GLIBC_TUNABLES")  # what the environment sets glibc's allocator with
+
+_kept = False
 
 
 def choose_device(accelerator: str, gpu: int = 0) -> torch.device:
@@ -57,22 +60,40 @@ def computes_bfloat16(device: torch.device) -> bool:
     return any(capabilities.get(name) for name in BFLOAT16_INSTRUCTIONS)
 
 
-def keep_freed_memory() -> None:
+def keep_freed_memory() -> bool:
     """Have glibc's allocator keep the memory of freed tensors for those to come, instead of giving it back.
 
     What it gives back, every large tensor, the system fills with zeros page by page when it is asked for again: on a
     CPU that takes longer than many an operation. It holds for the whole process. Nothing changes where there is an
     accelerator, another allocator than glibc's, or a setting in the environment (``MALLOC_...``, ``GLIBC_TUNABLES``).
-    Training, testing, predicting and the commands of this package call it; call it yourself before you run a model
-    in a process of your own.
+    Training, testing and predicting call it for their time, and the commands of this package; call it yourself before
+    you run a model in a process of your own. Not with models that collect features, such as PatchCore: what they free
+    is split by small pieces that stay, and their memory grows without end.
+
+    Returns:
+        Whether anything has changed.
     """
-    if sys.platform != "linux" or _allocator_settings() or torch.accelerator.is_available():
-        return
+    global _kept  # noqa: PLW0603 - of the process, as the allocator is
+    if _kept or sys.platform != "linux" or _allocator_settings() or torch.accelerator.is_available():
+        return False
     # another C library has no such function, and another allocator one of its own
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     # the trimming threshold alone would also stop the other from growing by itself, which is slower than doing nothing
     if mallopt is not None and any(mallopt(M_MMAP_THRESHOLD, threshold) for threshold in MMAP_THRESHOLDS):
         mallopt(M_TRIM_THRESHOLD, NEVER_TRIM)
+        _kept = True
+    return _kept
+
+
+def give_freed_memory_back() -> None:
+    """Undo :func:`keep_freed_memory`, for other models that run in the process later."""
+    global _kept  # noqa: PLW0603
+    if _kept:
+        glibc = ctypes.CDLL(None)
+        glibc.mallopt(M_MMAP_THRESHOLD, LARGEST_USUAL_THRESHOLD)
+        glibc.mallopt(M_TRIM_THRESHOLD, 2 * LARGEST_USUAL_THRESHOLD)
+        glibc.malloc_trim(0)
+        _kept = False
 
 
 def describe_machine(device: torch.device) -> dict[str, str | int]:

@@ -16,10 +16,11 @@ from unittest import mock
 import pytest
 import torch
 
+from anomalib_diffusionad.comparison import cell as cell_file
 from anomalib_diffusionad.comparison import runner
 from anomalib_diffusionad.comparison.config import cells, load_comparison
 from anomalib_diffusionad.comparison.runner import CompareJob, CompareJobGenerator, is_finished, read_record, run_cells
-from tests.comparison.conftest import Here, in_this_process, write_config
+from tests.comparison.conftest import PATCHCORE, TINY, Here, in_this_process, write_config
 
 
 @pytest.fixture
@@ -38,6 +39,18 @@ def grid(fields, tmp_path, monkeypatch):
     monkeypatch.setattr(runner, "run_cell", run)
     with in_this_process():
         yield list(cells(load_comparison(write_config(tmp_path / "compare.yaml", fields), {"seeds": [0, 1, 2]})))
+
+
+@pytest.mark.parametrize(("model", "kept"), [(PATCHCORE, False), (TINY, True)])
+def test_models_that_collect_features_give_their_memory_back(fields, tmp_path, monkeypatch, model, kept):
+    """It would grow by what each step of the selection frees, to all that there is."""
+    calls = []
+    monkeypatch.setattr(cell_file, "keep_freed_memory", lambda: calls.append(1))
+    monkeypatch.setattr(cell_file, "ScoreKeeper", lambda: pytest.fail("far enough"))
+    (cell,) = cells(load_comparison(write_config(tmp_path / "compare.yaml", fields | {"models": [model]})))
+    with pytest.raises(pytest.fail.Exception, match="far enough"):
+        cell_file.run_cell(cell)
+    assert bool(calls) == kept
 
 
 def test_a_failing_cell_is_recorded_and_the_rest_goes_on(grid, capsys):

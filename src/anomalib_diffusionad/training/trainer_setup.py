@@ -19,7 +19,7 @@ from lightning.pytorch.cli import SaveConfigCallback
 
 from anomalib_diffusionad.checks import require
 from anomalib_diffusionad.data.images import resize_to
-from anomalib_diffusionad.hardware import computes_bfloat16, keep_freed_memory
+from anomalib_diffusionad.hardware import computes_bfloat16, give_freed_memory_back, keep_freed_memory
 from anomalib_diffusionad.recipes import Settings
 
 from .checkpoint import AtomicCheckpointIO
@@ -39,6 +39,7 @@ class TrainerSetup(Callback):
 
     def __init__(self) -> None:
         self._limit_val_batches: int | float | None = None
+        self._kept_memory = False
 
     def setup(self, trainer: Trainer, pl_module: Any, stage: str) -> None:  # noqa: ANN401 - DiffusionAD
         """Prepare the trainer; Lightning calls this before the module's own ``setup``.
@@ -50,7 +51,7 @@ class TrainerSetup(Callback):
             trainer.precision in PRECISIONS,
             f"precision {trainer.precision} does not work with DiffusionAD: use one of {', '.join(PRECISIONS)}.",
         )
-        keep_freed_memory()
+        self._kept_memory = keep_freed_memory()
         if stage == "fit":
             _share_folder(trainer)
         strategy = trainer.strategy
@@ -75,7 +76,7 @@ class TrainerSetup(Callback):
         _save_config_for_all_commands(trainer)
 
     def teardown(self, trainer: Trainer, pl_module: AnomalibModule, stage: str) -> None:  # type: ignore[override]
-        """Give the trainer its validation back, so that it can be used again with other data."""
+        """Give the trainer its validation back, to be used again with other data, and the process its memory."""
         del pl_module, stage
         self._give_back(trainer)
 
@@ -88,6 +89,9 @@ class TrainerSetup(Callback):
         if self._limit_val_batches is not None:
             trainer.limit_val_batches = self._limit_val_batches
             self._limit_val_batches = None
+        if self._kept_memory:  # not where the user keeps it
+            give_freed_memory_back()
+            self._kept_memory = False
 
 
 def _share_folder(trainer: Trainer) -> None:
