@@ -127,6 +127,7 @@ def test_a_run_by_a_configuration_of_ours_is_named_after_its_folder(config: str)
         "fit --config fast --data MVTecAD --data.root x",
         "fit --config mvtecad --data.root x",
         "fit --config missing --data.root x",
+        "fit --config={" + "x" * 5000 + "} --data.root x",
         "fit --data MVTecAD --data.root x",
         "fit --data Folder",
         "fit --data Folder --data.root x --data.normal_dir fine",

@@ -48,7 +48,7 @@ def find_config(config: str, kind: str = TRAINING, package: Path = PACKAGE) -> P
     Raises:
         FileNotFoundError: If there is neither; the message lists the names.
     """
-    if Path(config).is_file():
+    if _is_file(config):
         return Path(config)
     shipped = shipped_configs(kind, package)
     if config not in shipped:
@@ -81,8 +81,16 @@ def with_usual_folders(arguments: Sequence[str]) -> list[str]:
 def _is_of_a_folder(config: str | None) -> bool:
     """Whether a configuration, by name or path, is one of the package for a folder of the user's own."""
     shipped = shipped_configs()
-    path = Path(config) if config is not None and Path(config).is_file() else shipped.get(config or "")
+    path = Path(config) if config is not None and _is_file(config) else shipped.get(config or "")
     return path is not None and path.resolve() in {shipped[name].resolve() for name in FOLDER_CONFIGS}
+
+
+def _is_file(name: str) -> bool:
+    """Whether a name is that of a file; what is no name, such as a long text, is none."""
+    try:
+        return Path(name).is_file()
+    except OSError:
+        return False
 
 
 def _value(arguments: Sequence[str], option: str) -> str | None:
