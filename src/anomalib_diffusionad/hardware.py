@@ -24,6 +24,7 @@ M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
 # glibc before 2.35 refuses more than 32 MiB
 MMAP_THRESHOLDS, NEVER_TRIM = (2**31 - 1, 2**25), -1
 LARGEST_USUAL_THRESHOLD = 2**25  # to which glibc's own grows with what is freed; it trims at twice that
+FIRST_THRESHOLD = 2**17  # with which it starts
 ALLOCATOR_SETTINGS = ("MALLOC_", "GLIBC_TUNABLES")  # what the environment sets glibc's allocator with
 
 _kept = False
@@ -67,8 +68,7 @@ def keep_freed_memory() -> bool:
     CPU that takes longer than many an operation. It holds for the whole process. Nothing changes where there is an
     accelerator, another allocator than glibc's, or a setting in the environment (``MALLOC_...``, ``GLIBC_TUNABLES``).
     Training, testing and predicting call it for their time, and the commands of this package; call it yourself before
-    you run a model in a process of your own. Not with models that collect features, such as PatchCore: what they free
-    is split by small pieces that stay, and their memory grows without end.
+    you run a model in a process of your own. Not with models that collect features, see :func:`return_freed_memory`.
 
     Returns:
         Whether anything has changed.
@@ -94,6 +94,18 @@ def give_freed_memory_back() -> None:
         glibc.mallopt(M_TRIM_THRESHOLD, 2 * LARGEST_USUAL_THRESHOLD)
         glibc.malloc_trim(0)
         _kept = False
+
+
+def return_freed_memory() -> None:
+    """Have glibc's allocator return what is freed at once, for models that collect features, such as PatchCore.
+
+    What each step of their selection frees is split by small pieces that stay, so that the next step finds no place in
+    it: memory grows without end. It does so by glibc's own setting too, unless a step frees more than 32 MiB at a time.
+    """
+    if sys.platform == "linux" and not _allocator_settings():
+        mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+        if mallopt is not None:
+            mallopt(M_MMAP_THRESHOLD, FIRST_THRESHOLD)  # once it is set, it does not grow
 
 
 def describe_machine(device: torch.device) -> dict[str, str | int]:

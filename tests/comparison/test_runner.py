@@ -45,12 +45,13 @@ def grid(fields, tmp_path, monkeypatch):
 def test_models_that_collect_features_give_their_memory_back(fields, tmp_path, monkeypatch, model, kept):
     """It would grow by what each step of the selection frees, to all that there is."""
     calls = []
-    monkeypatch.setattr(cell_file, "keep_freed_memory", lambda: calls.append(1))
+    for name in ("keep_freed_memory", "return_freed_memory"):
+        monkeypatch.setattr(cell_file, name, lambda name=name: calls.append(name))
     monkeypatch.setattr(cell_file, "ScoreKeeper", lambda: pytest.fail("far enough"))
     (cell,) = cells(load_comparison(write_config(tmp_path / "compare.yaml", fields | {"models": [model]})))
     with pytest.raises(pytest.fail.Exception, match="far enough"):
         cell_file.run_cell(cell)
-    assert bool(calls) == kept
+    assert calls == ["keep_freed_memory" if kept else "return_freed_memory"]
 
 
 def test_a_failing_cell_is_recorded_and_the_rest_goes_on(grid, capsys):

@@ -23,7 +23,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import TQDMProgressBar
 from lightning.pytorch.strategies import SingleDeviceStrategy
 
-from anomalib_diffusionad.hardware import choose_device, describe_machine, keep_freed_memory
+from anomalib_diffusionad.hardware import choose_device, describe_machine, keep_freed_memory, return_freed_memory
 
 from .components import build_datamodule, build_model, check_category_folder, check_test_set, take_thresholds
 from .config import Cell
@@ -37,8 +37,8 @@ CHECKPOINT_RULE = (
     "validation set is split off, and nothing is chosen by the test set."
 )
 START_RULE = (
-    "Every cell ran in a process of its own, which had done nothing before. On a CPU, all models but those that "
-    "collect features have the allocator keep freed memory, as a training run of DiffusionAD does."
+    "Every cell ran in a process of its own, which had done nothing before. On a CPU, models have the allocator keep "
+    "freed memory, as a training run of DiffusionAD does, but for those that collect features: it returns theirs."
 )
 
 
@@ -79,8 +79,8 @@ def run_cell(cell: Cell, gpu: int = 0) -> dict[str, Any]:
     check_category_folder(datamodule)
     check_test_set(datamodule)
     model = build_model(cell)
-    if not isinstance(model, MemoryBankMixin):  # whose memory would grow without end
-        keep_freed_memory()  # DiffusionAD alone does so by itself
+    # DiffusionAD alone would see to it by itself
+    return_freed_memory() if isinstance(model, MemoryBankMixin) else keep_freed_memory()
     keeper, counter = ScoreKeeper(), ImageCounter()
     with TemporaryDirectory() as scratch:
         trained = {}
