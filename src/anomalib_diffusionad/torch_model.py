@@ -3,7 +3,6 @@
 
 """The two networks of DiffusionAD and how they score an image. No training loop, no data."""
 
-import math
 from collections.abc import Callable
 from typing import Literal, NamedTuple, get_args
 
@@ -16,14 +15,13 @@ from torch import Tensor, nn
 
 from .checks import require, require_at_least, require_choice, require_not_negative
 from .compact import CompactSegmentation, CompactUNet, LinearDenoiser
-from .data.tiles import Size, as_size, sides, slide
+from .data.tiles import Size, as_size, check_image_size, sides, slide
 from .diffusion import add_noise, denoise_step, guide, linear_alpha_bar, predict_image, predict_noise
 from .unet import NUM_GROUPS, DenoisingUNet
 
 Denoising = Literal["norm_guided", "one_step", "iterative"]
 # noisy images and their signal levels to estimates and the deviation of what they leave
 LinearEstimate = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
-MIN_IMAGE_SIZE, MAX_IMAGE_SIZE, SIZE_MULTIPLE = 64, 512, 32
 # a pixel of an anomaly that compact networks should remove counts as much as this many others
 ANOMALY_WEIGHT = 5
 MAX_OVERLAP = 0.75
@@ -362,20 +360,6 @@ def image_score(anomaly_map: Tensor, top_k: int) -> Tensor:
     """Mean of the ``top_k`` highest pixels of each map, ``(B, 1, H, W)`` -> ``(B,)``."""
     pixels = anomaly_map.flatten(1)
     return pixels.topk(min(top_k, pixels.shape[1]), dim=1).values.mean(dim=1)
-
-
-def check_image_size(image_size: Size) -> None:
-    """Refuse a size that the networks are not made for.
-
-    Raises:
-        ValueError: If it is one.
-    """
-    require(
-        all(side % SIZE_MULTIPLE == 0 and side >= MIN_IMAGE_SIZE for side in sides(image_size))
-        and math.prod(sides(image_size)) <= MAX_IMAGE_SIZE**2,
-        f"image_size must be a multiple of {SIZE_MULTIPLE} from {MIN_IMAGE_SIZE} to {MAX_IMAGE_SIZE}, or "
-        f"[height, width] of such multiples that have no more pixels together, got {image_size}.",
-    )
 
 
 def _check_widths(base_channels: int, segmentation_channels: int) -> None:

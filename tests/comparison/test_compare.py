@@ -247,15 +247,15 @@ def test_sizes_of_a_models_own_are_refused_before_anything_runs(fields, tmp_path
     assert not (tmp_path / "results").exists()
 
 
-def test_a_test_set_without_defects_is_found_before_the_training(fields, tmp_path, data_root, monkeypatch):
+def test_a_test_set_without_good_images_is_found_before_the_training(fields, tmp_path, data_root, monkeypatch):
     root = tmp_path / "data"
     shutil.copytree(data_root, root)
-    shutil.rmtree(next(path for path in (root / "stripes" / "test").iterdir() if path.name != "good"))
+    shutil.rmtree(root / "stripes" / "test" / "good")
     monkeypatch.setattr("anomalib_diffusionad.comparison.cell._train", lambda *_: pytest.fail("it trained"))
     with quick():
         compare(write_config(tmp_path / "compare.yaml", fields | {"models": [TINY], "root": str(root)}))
     (record,) = records(tmp_path / "results").values()
-    assert "The test set needs normal and defective images, but has 0 defective ones of 3" in record["error"]
+    assert "The test set needs normal and defective images, but has 4 defective ones of 4" in record["error"]
 
 
 def test_a_checkpoint_of_tiles_is_refused(fields, tmp_path):

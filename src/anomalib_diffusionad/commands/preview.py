@@ -19,12 +19,11 @@ from anomalib_diffusionad.data.crops import CropReader
 from anomalib_diffusionad.data.depth import measure_range
 from anomalib_diffusionad.data.geometry import Geometry, Origin
 from anomalib_diffusionad.data.images import evenly, find_images, read_as_seen, resize_to
-from anomalib_diffusionad.data.tiles import Size
+from anomalib_diffusionad.data.tiles import Size, check_image_size
 from anomalib_diffusionad.lightning_model import DiffusionAD
 from anomalib_diffusionad.recipes import Anomalies, Settings, resolve
 from anomalib_diffusionad.synthesis import AnomalySynthesizer
 from anomalib_diffusionad.synthesis.synthesizer import SynthesisSteps
-from anomalib_diffusionad.torch_model import check_image_size
 from anomalib_diffusionad.training.input_check import leave_out_hidden
 from anomalib_diffusionad.visualization.pictures import grey_or_rgb
 from anomalib_diffusionad.visualization.sheet import Tile, draw_sheet

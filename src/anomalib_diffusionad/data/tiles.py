@@ -3,6 +3,7 @@
 
 """Looks at large images through tiles that overlap, and blends what is seen there without seams."""
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -13,7 +14,11 @@ from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 from tqdm import tqdm
 
+from anomalib_diffusionad.checks import require
+
 Size = int | tuple[int, int]
+
+MIN_IMAGE_SIZE, MAX_IMAGE_SIZE, SIZE_MULTIPLE = 64, 512, 32
 
 # of tiles that a network sees at once: 4 of 256 x 256 pixels on a processor
 PIXELS_AT_ONCE = {"cpu": 2**18, "cuda": 2**21}
@@ -33,6 +38,20 @@ def as_size(value: Any) -> Any:  # noqa: ANN401
 def sides(size: Size) -> tuple[int, int]:
     """Height and width, of which one number stands for both."""
     return (size, size) if isinstance(size, int) else (size[0], size[1])
+
+
+def check_image_size(image_size: Size) -> None:
+    """Refuse a size that the networks are not made for.
+
+    Raises:
+        ValueError: If it is one.
+    """
+    require(
+        all(side % SIZE_MULTIPLE == 0 and side >= MIN_IMAGE_SIZE for side in sides(image_size))
+        and math.prod(sides(image_size)) <= MAX_IMAGE_SIZE**2,
+        f"image_size must be a multiple of {SIZE_MULTIPLE} from {MIN_IMAGE_SIZE} to {MAX_IMAGE_SIZE}, or "
+        f"[height, width] of such multiples that have no more pixels together, got {image_size}.",
+    )
 
 
 def starts(length: int, tile: int, overlap: float) -> NDArray[np.int64]:

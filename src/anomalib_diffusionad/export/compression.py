@@ -19,7 +19,7 @@ from torchvision.transforms.v2 import RandomCrop, Resize
 
 from anomalib_diffusionad.checks import require, require_share
 from anomalib_diffusionad.data.images import Transform, as_seen
-from anomalib_diffusionad.torch_model import MIN_IMAGE_SIZE
+from anomalib_diffusionad.data.tiles import MIN_IMAGE_SIZE
 
 if TYPE_CHECKING:
     import openvino
