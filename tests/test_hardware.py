@@ -95,10 +95,10 @@ if sys.argv[1] == "keep":
     from anomalib_diffusionad.hardware import keep_freed_memory
     keep_freed_memory()
 if sys.argv[1] == "back":
-    from anomalib_diffusionad.hardware import give_freed_memory_back, keep_freed_memory
+    from anomalib_diffusionad.hardware import keep_freed_memory, restore_allocator
     assert keep_freed_memory()
     assert not keep_freed_memory()
-    give_freed_memory_back()
+    restore_allocator()
 torch.ones(2**24)
 before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
 for _ in range(10):

@@ -27,6 +27,19 @@ def require_choice(name: str, value: Any, choices: Iterable[Any]) -> None:  # no
     require(value in choices, f"{name} must be one of {', '.join(map(str, choices))}, got {value!r}.")
 
 
+def require_both_classes(defects: int, images: int) -> None:
+    """Require that a test set holds normal and defective images.
+
+    Args:
+        defects: Number of its defective images.
+        images: Number of all.
+    """
+    require(
+        0 < defects < images,
+        f"The test set needs normal and defective images, but has {defects} defective ones of {images}.",
+    )
+
+
 def require_at_least(name: str, value: float, low: float) -> None:
     """Require that an argument is not less than a number; not a number is less than any."""
     require(value >= low, f"{name} must be at least {low:g}, got {value}.")

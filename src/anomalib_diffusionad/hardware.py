@@ -7,7 +7,7 @@ import ctypes
 import os
 import platform
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -74,26 +74,24 @@ def keep_freed_memory() -> bool:
         Whether anything has changed.
     """
     global _kept  # noqa: PLW0603 - of the process, as the allocator is
-    if _kept or sys.platform != "linux" or _allocator_settings() or torch.accelerator.is_available():
-        return False
-    # another C library has no such function, and another allocator one of its own
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    mallopt = None if _kept or torch.accelerator.is_available() else _mallopt()
     # the trimming threshold alone would also stop the other from growing by itself, which is slower than doing nothing
-    if mallopt is not None and any(mallopt(M_MMAP_THRESHOLD, threshold) for threshold in MMAP_THRESHOLDS):
-        mallopt(M_TRIM_THRESHOLD, NEVER_TRIM)
-        _kept = True
-    return _kept
+    if mallopt is None or not any(mallopt(M_MMAP_THRESHOLD, threshold) for threshold in MMAP_THRESHOLDS):
+        return False
+    mallopt(M_TRIM_THRESHOLD, NEVER_TRIM)
+    _kept = True
+    return True
 
 
-def give_freed_memory_back() -> None:
+def restore_allocator() -> None:
     """Undo :func:`keep_freed_memory`, for other models that run in the process later."""
     global _kept  # noqa: PLW0603
-    if _kept:
-        glibc = ctypes.CDLL(None)
-        glibc.mallopt(M_MMAP_THRESHOLD, LARGEST_USUAL_THRESHOLD)
-        glibc.mallopt(M_TRIM_THRESHOLD, 2 * LARGEST_USUAL_THRESHOLD)
-        glibc.malloc_trim(0)
-        _kept = False
+    mallopt = _mallopt() if _kept else None
+    if mallopt is not None:
+        mallopt(M_MMAP_THRESHOLD, LARGEST_USUAL_THRESHOLD)
+        mallopt(M_TRIM_THRESHOLD, 2 * LARGEST_USUAL_THRESHOLD)
+        ctypes.CDLL(None).malloc_trim(0)
+    _kept = False
 
 
 def return_freed_memory() -> None:
@@ -102,10 +100,17 @@ def return_freed_memory() -> None:
     What each step of their selection frees is split by small pieces that stay, so that the next step finds no place in
     it: memory grows without end. It does so by glibc's own setting too, unless a step frees more than 32 MiB at a time.
     """
-    if sys.platform == "linux" and not _allocator_settings():
-        mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
-        if mallopt is not None:
-            mallopt(M_MMAP_THRESHOLD, FIRST_THRESHOLD)  # once it is set, it does not grow
+    mallopt = _mallopt()
+    if mallopt is not None:
+        mallopt(M_MMAP_THRESHOLD, FIRST_THRESHOLD)  # once it is set, it does not grow
+
+
+def _mallopt() -> Callable[[int, int], int] | None:
+    """The function that sets glibc's allocator; None where there is another one, or the environment sets it."""
+    if sys.platform != "linux" or _allocator_settings():
+        return None
+    # another C library has no such function, and another allocator one of its own
+    return getattr(ctypes.CDLL(None), "mallopt", None)
 
 
 def describe_machine(device: torch.device) -> dict[str, str | int]:

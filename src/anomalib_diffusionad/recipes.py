@@ -4,7 +4,7 @@
 """The settings of a training run: the paper's, and ours for runs that are short of time, each written once."""
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, Literal, NamedTuple, get_args
 
 import numpy as np
@@ -157,6 +157,10 @@ OF_WEIGHTS = (
 )
 
 
+# what the state of the optimiser in a checkpoint is of
+OF_OPTIMIZER = ("optimizer", "learning_rate", "segmentation_learning_rate", "learning_rate_schedule")
+
+
 def resolve(recipe: str, given: Mapping[str, Any]) -> Settings:
     """The settings of a recipe, with those that are given in their place.
 
@@ -173,6 +177,11 @@ def resolve(recipe: str, given: Mapping[str, Any]) -> Settings:
         settings = settings._replace(image_size=settings.tile_size)
     settings.check()
     return settings
+
+
+def described(settings: Settings, names: Iterable[str]) -> str:
+    """Some settings, in words."""
+    return ", ".join(f"{name}={getattr(settings, name)!r}" for name in names)
 
 
 def explicit(given: Mapping[str, Any]) -> dict[str, Any]:
@@ -209,7 +218,7 @@ def resolve_saved(saved: Mapping[str, Any], given: Mapping[str, Any]) -> Setting
         wrong = [name for name in wrong if name not in {"preset", "base_channels", "segmentation_channels"}]
     if own.intensity_range in WORDS:  # no training image had a range
         wrong = [name for name in wrong if name != "intensity_range"]
-    there, here = (", ".join(f"{name}={getattr(each, name)!r}" for name in wrong) for each in (own, wanted))
+    there, here = described(own, wrong), described(wanted, wrong)
     require(
         not wrong, f"The checkpoint was made with {there}, but {here} is given: leave it out, or use other weights."
     )

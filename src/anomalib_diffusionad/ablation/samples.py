@@ -13,6 +13,7 @@ from anomalib.data.utils import ValSplitMode
 from numpy.typing import NDArray
 from torch import Tensor
 
+from anomalib_diffusionad.checks import require_both_classes
 from anomalib_diffusionad.data.geometry import Geometry, Origin
 from anomalib_diffusionad.data.images import as_seen, evenly, read_as_seen
 from anomalib_diffusionad.data.reading import reading
@@ -60,9 +61,7 @@ def read_test_samples(datamodule: AnomalibDataModule, model: DiffusionAD, count:
     """
     dataset = datamodule.test_data
     label = dataset.samples.label_index.to_numpy(np.int64)
-    if not 0 < label.sum() < len(label):
-        msg = f"The test set needs normal and defective images, but has {label.sum()} defective ones of {len(label)}."
-        raise ValueError(msg)
+    require_both_classes(int(label.sum()), len(label))
     order = np.argsort(label, kind="stable")
     chosen = order[evenly(len(order), count)]
     with reading([dataset], model.settings.intensity_range):

@@ -25,7 +25,6 @@ from anomalib_diffusionad.training.input_check import File, check_files
 logger = logging.getLogger(__name__)
 
 CONFIDENCE = 0.95
-POST_PROCESSOR = "anomalib_post_processor_config"  # where anomalib keeps its sensitivities
 
 
 class Scored(NamedTuple):
@@ -181,11 +180,11 @@ def _files(folder: str | None) -> list[Path]:
     return files
 
 
-def _write(source: Path, model: Any, out: Path) -> None:  # noqa: ANN401 - DiffusionAD
+def _write(source: Path, model: DiffusionAD, out: Path) -> None:
     """Write a checkpoint with the post-processor of a model in place of its own."""
     io = AtomicCheckpointIO(model.checkpoint_safe_globals())
     checkpoint = io.load_checkpoint(source, map_location="cpu")
     own = {name: value.cpu() for name, value in model.state_dict().items() if name.startswith("post_processor.")}
     checkpoint["state_dict"].update(own)
-    checkpoint[POST_PROCESSOR] = model.post_processor.checkpoint_config()
+    model.on_save_checkpoint(checkpoint)  # sensitivities are no part of the weights
     io.save_checkpoint(checkpoint, out)

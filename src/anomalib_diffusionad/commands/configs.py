@@ -80,9 +80,11 @@ def with_usual_folders(arguments: Sequence[str]) -> list[str]:
 
 def _is_of_a_folder(config: str | None) -> bool:
     """Whether a configuration, by name or path, is one of the package for a folder of the user's own."""
-    shipped = shipped_configs()
-    path = Path(config) if config is not None and _is_file(config) else shipped.get(config or "")
-    return path is not None and path.resolve() in {shipped[name].resolve() for name in FOLDER_CONFIGS}
+    try:
+        path = find_config(config or "")
+    except FileNotFoundError:
+        return False
+    return path.resolve() in {known.resolve() for name, known in shipped_configs().items() if name in FOLDER_CONFIGS}
 
 
 def _is_file(name: str) -> bool:

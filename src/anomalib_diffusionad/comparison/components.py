@@ -18,8 +18,9 @@ from anomalib.data import AnomalibDataModule
 from anomalib.data.utils import ValSplitMode, download_and_extract
 from anomalib.models import AnomalibModule
 from jsonargparse import ArgumentError, ArgumentParser, Namespace
+from lightning.pytorch.trainer.states import TrainerFn
 
-from anomalib_diffusionad.checks import require
+from anomalib_diffusionad.checks import require, require_both_classes
 from anomalib_diffusionad.lightning_model import DiffusionAD
 from anomalib_diffusionad.post_processor import ProbabilityPostProcessor
 
@@ -127,15 +128,11 @@ def check_test_set(datamodule: AnomalibDataModule) -> None:
         ValueError: If the test set lacks normal or defective images.
     """
     datamodule.prepare_data()
-    datamodule.setup()
+    datamodule.setup(TrainerFn.FITTING)  # as the trainer would, which then does not do it again
     samples = getattr(getattr(datamodule, "test_data", None), "samples", None)
     if samples is None or "label_index" not in samples.columns:
         return
-    defects, images = int((samples.label_index == 1).sum()), len(samples)
-    require(
-        0 < defects < images,
-        f"The test set needs normal and defective images, but has {defects} defective ones of {images}.",
-    )
+    require_both_classes(int((samples.label_index == 1).sum()), len(samples))
 
 
 def _threshold(post_processor: Any, name: str) -> float | None:  # noqa: ANN401 - a module of any kind, or None
@@ -161,7 +158,6 @@ def _load(cell: Cell) -> AnomalibModule:
     """The model of a cell with the weights of its checkpoint."""
     component = _locate(AnomalibModule, cell.model.class_path)
     size = {"image_size": cell.comparison.image_size} if "image_size" in _parameters(component) else {}
-    _check_size(cell, cell.model_args)
     model = component.load_from_checkpoint(cell.checkpoint, map_location="cpu", **cell.model_args | size)
     require(
         not (isinstance(model, DiffusionAD) and model.model.tiled),

@@ -18,10 +18,9 @@ from PIL import Image
 from torch import Tensor
 
 from .depth import as_rgb, decode
-from .reading import Reader, share_of_process
+from .reading import MEMORY_MIB, Reader, share_of_process
 from .tiles import Size, inside, pad_to, sides
 
-MEMORY_MIB = 512
 TRIES = 1000
 
 
@@ -62,8 +61,8 @@ class CropReader(Reader):
         self._kept: OrderedDict[str, tuple[Tensor, NDArray[np.bool_] | None]] = OrderedDict()
         self.foreground: Tensor | None = None
 
-    def read(self, path: str | Path, as_tensor: bool = False) -> Tensor | NDArray[np.float32]:
-        """Read a crop, as a place among those that the foreground leaves; drawn by PyTorch's global generator."""
+    def image(self, path: str | Path) -> Tensor:
+        """A crop, from a place among those that the foreground leaves; drawn by PyTorch's global generator."""
         pixels, mask = self._decoded(str(path))
         top, left = choose_place(pixels.shape[1:], self.size, mask)
         rows, columns = slice(top, top + self.size[0]), slice(left, left + self.size[1])
@@ -75,7 +74,7 @@ class CropReader(Reader):
             self.foreground[: part.shape[0], : part.shape[1]] = part
         elif mask is not None:
             self.foreground = torch.ones(self.size, dtype=torch.bool)
-        return as_rgb(crop) if as_tensor else crop.permute(1, 2, 0).numpy()
+        return as_rgb(crop)
 
     def finish(self, item: Any) -> Any:  # noqa: ANN401 - an item of any kind
         """Add the foreground of the crop that was read last to its item."""

@@ -17,6 +17,8 @@ from torch.utils.data import get_worker_info
 
 from .depth import IntensityRange, read_float
 
+MEMORY_MIB = 512  # for images that readers keep, of all workers together
+
 
 class Reader:
     """How files are read. All datasets of a run share one.
@@ -33,8 +35,12 @@ class Reader:
 
     def read(self, path: str | Path, as_tensor: bool = False) -> Tensor | NDArray[np.float32]:
         """What stands in for anomalib's ``read_image``."""
-        image = read_float(path, self.intensity_range)
+        image = self.image(path)
         return image if as_tensor else image.permute(1, 2, 0).numpy()
+
+    def image(self, path: str | Path) -> Tensor:
+        """What is read of a file, ``(3, H, W)`` in [0, 1]."""
+        return read_float(path, self.intensity_range)
 
     def finish(self, item: Any) -> Any:  # noqa: ANN401 - an item of any kind
         """What becomes of the item that was read last."""

@@ -6,15 +6,11 @@
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
 from torch import Tensor
 from torchvision.transforms.v2 import Resize
 
 from .depth import read_float
-from .reading import Reader, share_of_process
-
-MEMORY_MIB = 512
+from .reading import MEMORY_MIB, Reader, share_of_process
 
 
 class ResizedReader(Reader):
@@ -31,8 +27,8 @@ class ResizedReader(Reader):
         self._kept: dict[str, Tensor] = {}
         self._bytes = 0
 
-    def read(self, path: str | Path, as_tensor: bool = False) -> Tensor | NDArray[np.float32]:
-        """Read an image as the dataset would resize it."""
+    def image(self, path: str | Path) -> Tensor:
+        """An image as the dataset would resize it."""
         image = self._kept.get(str(path))
         if image is None:
             image = self.resize(read_float(path, self.intensity_range))
@@ -40,7 +36,7 @@ class ResizedReader(Reader):
             if self._bytes + size <= share_of_process(self.memory):
                 self._kept[str(path)] = image
                 self._bytes += size
-        return image.clone() if as_tensor else image.permute(1, 2, 0).numpy().copy()
+        return image.clone()
 
     def __getstate__(self) -> dict[str, Any]:
         """A worker reads for itself."""

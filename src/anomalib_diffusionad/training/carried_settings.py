@@ -10,15 +10,13 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.trainer.states import TrainerFn
 
 from anomalib_diffusionad.checks import require
-from anomalib_diffusionad.recipes import Settings, explicit, resolve_saved
+from anomalib_diffusionad.recipes import OF_OPTIMIZER, Settings, described, explicit, resolve_saved
 
 from .checkpoint import check_complete, check_finite, check_fits, keeping_measures
 from .input_check import check_pre_processor
 from .last_checkpoint import LastCheckpoint
 from .thresholds import SyntheticThreshold
 from .trainer_setup import log_settings, set_up_again
-
-OF_OPTIMIZER = ("optimizer", "learning_rate", "segmentation_learning_rate", "learning_rate_schedule")
 
 
 class CarriedSettings(AnomalibModule):
@@ -89,7 +87,7 @@ class CarriedSettings(AnomalibModule):
 def _check_optimizer(saved: Settings, settings: Settings) -> None:
     """Refuse to resume a run with another optimiser or rate: the state in its checkpoint is of its own."""
     wrong = [name for name in OF_OPTIMIZER if getattr(saved, name) != getattr(settings, name)]
-    there, here = (", ".join(f"{name}={getattr(each, name)!r}" for name in wrong) for each in (saved, settings))
+    there, here = described(saved, wrong), described(settings, wrong)
     require(not wrong, f"The checkpoint is of a run with {there}, which cannot be resumed with {here}: leave it out.")
 
 

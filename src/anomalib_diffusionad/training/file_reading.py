@@ -8,18 +8,17 @@ from typing import Any
 
 from anomalib.data.utils.synthetic import SyntheticAnomalyDataset
 from lightning.pytorch import Callback, Trainer
-from PIL import Image
 from torchvision.transforms.v2 import Resize
 from tqdm import tqdm
 
 from anomalib_diffusionad.checks import require
 from anomalib_diffusionad.data.crops import CropReader, crops_an_image
-from anomalib_diffusionad.data.depth import WORDS, is_deep, measure_range
+from anomalib_diffusionad.data.depth import WORDS, file_is_deep, measure_range
 from anomalib_diffusionad.data.geometry import Geometry, Origin
 from anomalib_diffusionad.data.reading import Reader, read_as_before, read_with
 from anomalib_diffusionad.data.resized import ResizedReader
 
-from .input_check import datasets_of, list_files
+from .input_check import datasets_of, list_files, loaders_given_to
 
 logger = logging.getLogger(__name__)
 
@@ -28,8 +27,8 @@ class FileReading(Callback):
     """Has the datasets of a run read deep images by the model's ``intensity_range``, and crops for its tiles.
 
     Training measures a range that is given as a word, and the checkpoint keeps it. Training images that are resized and
-    nothing else are read once. Images that are looked at through
-    tiles come one by one: they may be large, and of different sizes.
+    nothing else are read once. Images that are looked at through tiles come one by one: they may be large, and of
+    different sizes.
     """
 
     def __init__(self) -> None:
@@ -106,8 +105,7 @@ class FileReading(Callback):
 
 def _collate_with(trainer: Trainer, dataset: Any, collate: Any) -> None:  # noqa: ANN401
     """Have dataloaders of the user's own put crops together: they may keep the dataset's former way."""
-    loaders: Any = getattr(getattr(trainer.fit_loop, "_data_source", None), "instance", None)
-    for loader in loaders if isinstance(loaders, (list, tuple)) else [loaders]:
+    for loader in loaders_given_to(trainer.fit_loop):
         if getattr(loader, "dataset", None) is dataset and hasattr(loader, "collate_fn"):
             loader.collate_fn = collate
 
@@ -122,9 +120,8 @@ def _check_splits(datasets: dict[str, Any]) -> None:
         if not isinstance(dataset, SyntheticAnomalyDataset):
             continue
         for file in list_files([dataset]):
-            with Image.open(file.path) as image:
-                require(
-                    not is_deep(image),
-                    f"{name}_split_mode synthetic has anomalib draw anomalies on images cut off to 8 bits, and "
-                    f"{file.path} has more: use another, such as none.",
-                )
+            require(
+                not file_is_deep(file.path),
+                f"{name}_split_mode synthetic has anomalib draw anomalies on images cut off to 8 bits, and "
+                f"{file.path} has more: use another, such as none.",
+            )

@@ -374,19 +374,24 @@ def datasets_of(trainer: Trainer, stage: str) -> dict[str, Any]:
         names = {"fit": ("train", "val", "test"), "validate": ("val",)}.get(stage, ("test",))
         return {name: getattr(datamodule, f"{name}_data", None) for name in names}
     if stage == "fit":
-        first, *further = [*_given_to(trainer.fit_loop), None]
-        others = further[:-1] + _given_to(trainer.fit_loop.epoch_loop.val_loop)
-        return {"train": first} | {f"{number}": one for number, one in enumerate(others)}
+        train, val = (
+            _behind(loaders_given_to(loop)) for loop in (trainer.fit_loop, trainer.fit_loop.epoch_loop.val_loop)
+        )
+        others = {f"{number}": one for number, one in enumerate(train[1:] + val)}
+        return {"train": train[0] if train else None} | others
     loop = {"validate": trainer.validate_loop, "test": trainer.test_loop}.get(stage, trainer.predict_loop)
-    return {f"{number}": one for number, one in enumerate(_given_to(loop))}
+    return {f"{number}": one for number, one in enumerate(_behind(loaders_given_to(loop)))}
 
 
-def _given_to(loop: Any) -> list[Any]:  # noqa: ANN401 - one of Lightning's
-    """Datasets behind the dataloaders that a loop was given."""
-    return _behind(getattr(getattr(loop, "_data_source", None), "instance", None))
+def loaders_given_to(loop: Any) -> list[Any]:  # noqa: ANN401 - one of Lightning's
+    """Dataloaders that one of a trainer's loops was given, without a datamodule."""
+    return _many(getattr(getattr(loop, "_data_source", None), "instance", None))
 
 
 def _behind(dataloaders: Any) -> list[Any]:  # noqa: ANN401 - one, some, or nested
     """Datasets behind the dataloaders of a trainer."""
-    many = dataloaders if isinstance(dataloaders, (list, tuple)) else [dataloaders]
-    return [one.dataset for one in many if hasattr(one, "dataset")]
+    return [one.dataset for one in _many(dataloaders) if hasattr(one, "dataset")]
+
+
+def _many(dataloaders: Any) -> list[Any]:  # noqa: ANN401 - one or some
+    return list(dataloaders) if isinstance(dataloaders, (list, tuple)) else [dataloaders]

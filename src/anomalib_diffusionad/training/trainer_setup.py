@@ -19,8 +19,8 @@ from lightning.pytorch.cli import SaveConfigCallback
 
 from anomalib_diffusionad.checks import require
 from anomalib_diffusionad.data.images import resize_to
-from anomalib_diffusionad.hardware import computes_bfloat16, give_freed_memory_back, keep_freed_memory
-from anomalib_diffusionad.recipes import Settings
+from anomalib_diffusionad.hardware import computes_bfloat16, keep_freed_memory, restore_allocator
+from anomalib_diffusionad.recipes import Settings, described
 
 from .checkpoint import AtomicCheckpointIO
 from .file_reading import FileReading
@@ -90,7 +90,7 @@ class TrainerSetup(Callback):
             trainer.limit_val_batches = self._limit_val_batches
             self._limit_val_batches = None
         if self._kept_memory:  # not where the user keeps it
-            give_freed_memory_back()
+            restore_allocator()
             self._kept_memory = False
 
 
@@ -139,9 +139,8 @@ def _save_config_for_all_commands(trainer: Trainer) -> None:
 
 def log_settings(what: str, settings: Settings, others: Settings) -> None:
     """Say which settings are not as others."""
-    pairs = zip(settings._asdict().items(), others, strict=True)
-    changed = [f"{name}={value!r}" for (name, value), other in pairs if value != other]
-    logger.info("%s: %s.", what, ", ".join(changed) or "no difference")
+    changed = [name for name in Settings._fields if getattr(settings, name) != getattr(others, name)]
+    logger.info("%s: %s.", what, described(settings, changed) or "no difference")
 
 
 def make_pre_processor(settings: Settings) -> PreProcessor:
