@@ -56,7 +56,14 @@ def test_versions_and_threads_are_told():
 def test_instructions(monkeypatch: pytest.MonkeyPatch, capabilities: dict[str, bool], expected: bool) -> None:
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities, raising=False)
     assert computes_bfloat16(torch.device("cpu")) == expected
-    assert computes_bfloat16(torch.device("cuda"))
+    assert computes_bfloat16(torch.device("mps"))
+
+
+@pytest.mark.parametrize("has", [True, False])
+def test_instructions_of_a_gpu(monkeypatch: pytest.MonkeyPatch, has: bool) -> None:
+    """PyTorch emulates them on GPUs without, and says that these have them."""
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation=True: has or including_emulation)
+    assert computes_bfloat16(torch.device("cuda")) == has
 
 
 @pytest.mark.usefixtures("shallow_unet")

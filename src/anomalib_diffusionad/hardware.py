@@ -14,6 +14,7 @@ from typing import Any
 
 import anomalib
 import torch
+from torch import Tensor
 
 from .checks import require_choice
 
@@ -52,13 +53,24 @@ def choose_device(accelerator: str, gpu: int = 0) -> torch.device:
 def computes_bfloat16(device: torch.device) -> bool:
     """Whether ``device`` has instructions for bfloat16.
 
-    A CPU without them computes in bfloat16 all the same, but many times slower than in float32. What cannot be asked is
-    taken to have them.
+    One without them computes in bfloat16 all the same, but slower than in float32, a CPU many times. What cannot be
+    asked is taken to have them.
     """
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
     capabilities: Mapping[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
     if device.type != "cpu" or not capabilities:
         return True
     return any(capabilities.get(name) for name in BFLOAT16_INSTRUCTIONS)
+
+
+def to_device(values: Tensor, device: torch.device) -> Tensor:
+    """Copy a tensor of the host to a device, without waiting where that is safe.
+
+    CUDA takes a copy at once of what lies in ordinary memory. Other devices read it when they come to it, and by then
+    the tensor may be gone.
+    """
+    return values.to(device, non_blocking=device.type == "cuda")
 
 
 def keep_freed_memory() -> bool:

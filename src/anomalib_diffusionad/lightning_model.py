@@ -7,7 +7,6 @@ Paper: DiffusionAD: Norm-guided One-step Denoising Diffusion for Anomaly Detecti
 """
 
 from contextlib import ExitStack
-from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal, cast
 
@@ -237,15 +236,12 @@ class DiffusionAD(DiffusionADExport, training.CarriedSettings, AnomalibModule):
         if self._linear_fit.any_pose:
             image, clean, mask = training.turn_each(torch.cat([image, clean, mask], 1), generator).split([3, 3, 1], 1)
             mask = mask.round()
-        count, device = image.shape[0], image.device
         ends = (0, settings.tau, settings.t_end or settings.num_timesteps)
-        t = torch.stack([torch.randint(*span, (count,), generator=generator) for span in pairwise(ends)])
-        t = t.to(device, non_blocking=True)
-        on_device = torch.Generator(device).manual_seed(generator.initial_seed())
-        noise = torch.randn((2, *image.shape), device=device, generator=on_device)
+        t = training.draw_time_steps(len(image), ends, generator, image.device)
+        on_device = torch.Generator(image.device).manual_seed(generator.initial_seed())
+        noise = torch.randn((2, *image.shape), device=image.device, generator=on_device)
 
-        estimate = self._linear_fit.estimate(paths)
-        reconstruction = self.model.reconstruct(image, t[0], t[1], noise[0], noise[1], estimate)
+        reconstruction = self.model.reconstruct(image, t[0], t[1], noise[0], noise[1])
         views = self.model.views(*reconstruction[:3])
         logits = self.model.segment_logits(image, views)
         target, weight = self.model.noise_targets(image, clean, mask, t, noise)

@@ -20,8 +20,6 @@ from .diffusion import add_noise, denoise_step, guide, linear_alpha_bar, predict
 from .unet import NUM_GROUPS, DenoisingUNet
 
 Denoising = Literal["norm_guided", "one_step", "iterative"]
-# noisy images and their signal levels to estimates and the deviation of what they leave
-LinearEstimate = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 # a pixel of an anomaly that compact networks should remove counts as much as this many others
 ANOMALY_WEIGHT = 5
 MAX_OVERLAP = 0.75
@@ -122,7 +120,7 @@ class DiffusionADModel(nn.Module):
         alpha_bar = linear_alpha_bar(num_timesteps, beta_start, beta_end)
         self.register_buffer("alpha_bar", alpha_bar.float(), persistent=False)
         generator = torch.Generator().manual_seed(noise_seed)
-        noise = torch.randn(2, 3, *sides(image_size), generator=generator)
+        noise = torch.randn(2, 3, *sides(image_size), generator=generator, device="cpu")
         self.register_buffer("noise", noise)
         self.alpha_bar: Tensor
         self.noise: Tensor
@@ -212,7 +210,6 @@ class DiffusionADModel(nn.Module):
         t_big: Tensor,
         noise_small: Tensor,
         noise_big: Tensor,
-        linear: LinearEstimate | None = None,
     ) -> Reconstruction:
         """Norm-guided one-step reconstruction at the given time steps, Eqs. 1 and 5 to 8.
 
@@ -222,14 +219,13 @@ class DiffusionADModel(nn.Module):
             t_big: Time steps of the large noise scale, int64 ``(B,)``.
             noise_small: Gaussian noise for the small scale, ``(B, 3, H, W)``.
             noise_big: Gaussian noise for the large scale, ``(B, 3, H, W)``.
-            linear: What compact networks start from in place of their own linear denoiser, called as it is.
 
         Returns:
             Guided and one-step reconstructions and the predicted noise.
         """
         t = torch.stack([t_small, t_big])
         noise = torch.stack([noise_small, noise_big])
-        return self._reconstruct(image, t, self.alpha_bar[t][:, :, None, None, None], noise, linear)
+        return self._reconstruct(image, t, self.alpha_bar[t][:, :, None, None, None], noise)
 
     def noise_targets(
         self, image: Tensor, clean: Tensor, mask: Tensor, t: Tensor, noise: Tensor
@@ -279,26 +275,17 @@ class DiffusionADModel(nn.Module):
             return self.segmentation(self.segmentation.see(image, views[:, :3], views[:, -3:]))
         return self.segmentation(torch.cat([image, views], dim=1).contiguous(memory_format=torch.channels_last))
 
-    def _reconstruct(
-        self,
-        image: Tensor,
-        t: Tensor | list[int],
-        alpha_bar: Tensor,
-        noise: Tensor,
-        linear: LinearEstimate | None = None,
-    ) -> Reconstruction:
+    def _reconstruct(self, image: Tensor, t: Tensor | list[int], alpha_bar: Tensor, noise: Tensor) -> Reconstruction:
         """Both scales in one pass of the U-Net; the leading dimension of ``alpha_bar`` and ``noise`` is the scale."""
         noisy = add_noise(image, noise, alpha_bar)
         levels = alpha_bar.expand(-1, noisy.shape[1], -1, -1, -1).flatten(0, 1)
-        eps = self.predict_noise(noisy.flatten(0, 1), t, levels, linear).unflatten(0, (2, -1))
+        eps = self.predict_noise(noisy.flatten(0, 1), t, levels).unflatten(0, (2, -1))
         small, big = predict_image(noisy, eps, alpha_bar)
         big = big.clamp(-1, 1)
         guided = guide(small, big, alpha_bar[0], self.guidance_scale).clamp(-1, 1)
         return Reconstruction(guided, small.clamp(-1, 1), big, eps[0], eps[1])
 
-    def predict_noise(
-        self, noisy: Tensor, t: Tensor | list[int], alpha_bar: Tensor, linear: LinearEstimate | None = None
-    ) -> Tensor:
+    def predict_noise(self, noisy: Tensor, t: Tensor | list[int], alpha_bar: Tensor) -> Tensor:
         """Predict the noise in noisy images.
 
         Args:
@@ -306,7 +293,6 @@ class DiffusionADModel(nn.Module):
             t: Time step of each image, or, as a list, of each of its equal parts: the embedding of such fixed steps is
                 then computed once, not once an image.
             alpha_bar: Signal level of each image, ``(N, 1, 1, 1)``.
-            linear: As of :meth:`reconstruct`.
 
         Returns:
             Predicted noise, float32 ``(N, 3, H, W)``.
@@ -322,7 +308,7 @@ class DiffusionADModel(nn.Module):
         if self.linear is None:
             return self.unet(noisy, embedding).float()
         with torch.autocast(noisy.device.type, enabled=False):
-            estimate, left = (self.linear if linear is None else linear)(noisy, alpha_bar)
+            estimate, left = self.linear(noisy, alpha_bar)
             seen = self.linear.scale(noisy, estimate, alpha_bar)
         return predict_noise(noisy, estimate + left * self.unet(seen, embedding).float(), alpha_bar)
 

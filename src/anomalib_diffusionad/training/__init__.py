@@ -18,7 +18,7 @@ from .linear_fit import LinearFit
 from .metrics import metrics
 from .optimizers import make_optimizer
 from .progress import Progress, one_cycle
-from .randomness import StepRandomness
+from .randomness import StepRandomness, draw_time_steps
 from .replay import SegmentationReplay
 from .symmetries import turn_each
 from .thresholds import SyntheticThreshold
@@ -34,6 +34,7 @@ __all__ = [
     "callbacks_for",
     "check_pre_processor",
     "check_values",
+    "draw_time_steps",
     "make_optimizer",
     "make_pre_processor",
     "metrics",
@@ -48,7 +49,7 @@ def callbacks_for(randomness: StepRandomness, linear_fit: LinearFit) -> list[Cal
 
     Args:
         randomness: That of the training steps.
-        linear_fit: What training steps ask for the linear estimate.
+        linear_fit: What training steps ask how images lie.
     """
     thresholds = SyntheticThreshold()
     return [

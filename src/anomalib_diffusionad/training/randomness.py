@@ -3,11 +3,16 @@
 
 """The randomness of training steps, which a resumed run takes up where it was."""
 
+from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
+from torch import Tensor
+
+from anomalib_diffusionad.hardware import to_device
 
 KEY = "diffusion_ad_randomness"
 
@@ -56,3 +61,19 @@ class StepRandomness(Callback):
         """Keep the randomness of the run that is resumed until it starts. Lightning calls this for ``fit`` alone."""
         del trainer, pl_module
         self._resumed = checkpoint.get(KEY)
+
+
+def draw_time_steps(count: int, ends: Sequence[int], generator: torch.Generator, device: torch.device) -> Tensor:
+    """Draw the time steps of some images at each noise scale.
+
+    Args:
+        count: Number of images.
+        ends: Where the scales begin and end.
+        generator: Source of randomness on the CPU.
+        device: Where the time steps are wanted.
+
+    Returns:
+        int64 ``(len(ends) - 1, count)``.
+    """
+    drawn = [torch.randint(*span, (count,), generator=generator) for span in pairwise(ends)]
+    return to_device(torch.stack(drawn), device)
