@@ -57,3 +57,9 @@ def test_a_checkpoint_carries_what_the_recipe_gave() -> None:
     model = DiffusionAD(recipe="fast", segmentation_channels=4, noise_seed=3, visualizer=False)
     assert model.settings == RECIPES["fast"]._replace(segmentation_channels=4, noise_seed=3)
     assert {name: model.hparams[name] for name in Settings._fields} == model.settings._asdict()
+
+
+def test_what_compact_networks_cannot_do_is_refused() -> None:
+    with pytest.raises(ValueError, match="gradient_checkpointing is not for compact networks"):
+        resolve("fast", {"gradient_checkpointing": True})
+    assert resolve("fast", {"gradient_checkpointing": True, "preset": "tiny"}).gradient_checkpointing

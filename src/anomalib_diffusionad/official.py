@@ -8,6 +8,7 @@ segmentation network has the same parameter names here; the U-Net's are translat
 """
 
 import re
+import struct
 from collections import defaultdict
 from collections.abc import Mapping
 from pathlib import Path
@@ -74,10 +75,11 @@ def read_official(path: str | Path, *, trust: bool = False) -> OfficialCheckpoin
     try:
         with safe_globals([(_plain_dict, "collections.defaultdict"), str]):
             content = torch.load(path, map_location="cpu", weights_only=not trust)
-    except (UnpicklingError, RuntimeError, EOFError) as error:
+    except (UnpicklingError, RuntimeError, EOFError, struct.error, IndexError, KeyError) as error:
+        (cause, *_) = str(error).splitlines() or [type(error).__name__]
         msg = (
             f"{path} cannot be read as a checkpoint of plain data: it is damaged, or it holds objects whose loading "
-            f"runs code. If you trust its source, pass trust=True. ({str(error).splitlines()[0]})"
+            f"runs code. If you trust its source, pass trust=True. ({cause})"
         )
         raise ValueError(msg) from error
     missing = [key for key in KEYS if not isinstance(content, Mapping) or key not in content]

@@ -102,6 +102,11 @@ class Settings(NamedTuple):
         """
         require_choice("preset", self.preset, PRESETS)
         require(
+            not (self.gradient_checkpointing and self.widths.compact),
+            "gradient_checkpointing is not for compact networks, which need little memory: leave it out; a smaller "
+            "train_batch_size needs less.",
+        )
+        require(
             0 < self.tau < self.num_timesteps,
             f"tau must lie between 0 and num_timesteps={self.num_timesteps}, got {self.tau}.",
         )

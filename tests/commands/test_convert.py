@@ -5,6 +5,7 @@
 
 from pathlib import Path
 
+import pytest
 import torch
 from anomalib.data import Folder
 from anomalib.engine import Engine
@@ -40,3 +41,19 @@ def test_there_and_back(tmp_path: Path, datamodule: Folder) -> None:
     assert back["args"] == first["args"]
     for name, value in first["unet_model_state_dict"].items():
         assert torch.equal(back["unet_model_state_dict"][name], value)
+
+
+def test_what_is_no_checkpoint_of_the_original_code_is_named(tmp_path: Path) -> None:
+    for number, content in enumerate([b"", b"junk", b"\x80\x02junk", b"PK\x03\x04", bytes(range(256))]):
+        path = tmp_path / f"{number}.pt"
+        path.write_bytes(content)
+        with pytest.raises(ValueError, match=rf"{number}\.pt cannot be read as a checkpoint"):
+            import_official(str(path), str(tmp_path / "model.ckpt"))
+
+
+def test_a_place_that_cannot_be_written_to_is_named_first(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(ValueError, match=r"out: .* cannot be made, since .*file is a file"):
+        import_official("none.pt", str(tmp_path / "file" / "model.ckpt"))
+    with pytest.raises(ValueError, match=r"out: .* is a folder"):
+        export_official("none.ckpt", str(tmp_path))

@@ -14,6 +14,7 @@ from anomalib_diffusionad.commands.foreground import foreground
 from anomalib_diffusionad.data.files import whole_file
 from anomalib_diffusionad.data.images import find_images
 from anomalib_diffusionad.synthesis import make_foreground
+from anomalib_diffusionad.training.input_check import File, leave_out_hidden, list_files
 
 from ..synthesis.objects import draw_object
 
@@ -51,3 +52,18 @@ def test_hidden_companions_are_no_images(tmp_path: Path, caplog: pytest.LogCaptu
     (folder / "000.png").unlink()
     with pytest.raises(FileNotFoundError, match="holds no images"):
         find_images(folder)
+
+
+class Listed:
+    """A dataset of files."""
+
+    def __init__(self, *files: str) -> None:
+        self.image_filenames = [Path(file) for file in files]
+
+
+def test_hidden_folders_above_the_data_are_no_matter() -> None:
+    """Also where the files of a run have nothing in common, as with anomalies that anomalib writes elsewhere."""
+    good = "/home/one/.cache/anomalib/MVTecAD/bottle/train/good"
+    train = Listed(f"{good}/0.png", f"{good}/.ipynb_checkpoints/0-checkpoint.png", f"{good}/._0.png")
+    leave_out_hidden([train, Listed("/tmp/.anomalies/0.png")])  # noqa: S108 - a name
+    assert list_files([train]) == [File(Path(good) / "0.png")]

@@ -12,6 +12,7 @@ from anomalib.data import AnomalibDataModule
 from tqdm import tqdm
 
 from anomalib_diffusionad.checks import require, require_at_least
+from anomalib_diffusionad.data.files import check_folder
 from anomalib_diffusionad.data.images import evenly
 from anomalib_diffusionad.hardware import choose_device, describe_machine, keep_freed_memory
 from anomalib_diffusionad.lightning_model import DiffusionAD
@@ -76,6 +77,7 @@ def ablate(
     if not ckpt_path.is_file():
         msg = f"The checkpoint {ckpt_path} does not exist."
         raise FileNotFoundError(msg)
+    check_folder(out, "out")
     keep_freed_memory()
     model = DiffusionAD.load_from_checkpoint(ckpt_path, map_location="cpu")
     settings = model.settings

@@ -5,7 +5,6 @@
 
 import logging
 import math
-import os
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,6 +15,7 @@ from scipy.stats import beta
 from tqdm import tqdm
 
 from anomalib_diffusionad.checks import require, require_at_least, require_share
+from anomalib_diffusionad.data.files import check_place
 from anomalib_diffusionad.data.images import find_images, read_as_seen
 from anomalib_diffusionad.hardware import choose_device, keep_freed_memory
 from anomalib_diffusionad.lightning_model import DiffusionAD
@@ -81,8 +81,7 @@ def calibrate(
         msg = f"The checkpoint {ckpt_path} does not exist."
         raise FileNotFoundError(msg)
     out = ckpt_path.with_name(f"{ckpt_path.stem}_calibrated{ckpt_path.suffix}") if out is None else out
-    out.parent.mkdir(parents=True, exist_ok=True)
-    require(os.access(out.parent, os.W_OK), f"The folder {out.parent} cannot be written to: give another file as out.")
+    check_place(out, "out")
     normal_files, defect_files = (_files(folder) for folder in (data, defects))
     keep_freed_memory()
     device = choose_device(accelerator)
@@ -99,6 +98,7 @@ def calibrate(
     # thresholds as they are applied: a sensitivity would move them
     model.post_processor.image_sensitivity = model.post_processor.pixel_sensitivity = 0.5
     model.post_processor.set_thresholds(image_threshold, pixel_threshold)
+    out.parent.mkdir(parents=True, exist_ok=True)
     _write(ckpt_path, model, out)
     logger.info("%s", describe(image_threshold, pixel_threshold, normal, defective))  # type: ignore[arg-type]
     logger.info("Wrote %s.", out)

@@ -9,6 +9,7 @@ import random
 import secrets
 import sys
 import time
+import traceback
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
@@ -22,6 +23,7 @@ from jsonargparse import ActionConfigFile, ArgumentParser, DefaultHelpFormatter
 from lightning import seed_everything
 
 from anomalib_diffusionad.ablation import ablate
+from anomalib_diffusionad.checks import require
 from anomalib_diffusionad.comparison import compare
 from anomalib_diffusionad.lightning_model import DiffusionAD
 from anomalib_diffusionad.registration import register
@@ -50,6 +52,10 @@ ATTEMPTS = 20
 FILE_TO_FILE = {"import-official", "export-official"}
 # commands with an argument ``config`` -> kind of the files that it finds by name
 CONFIG_KINDS = {"compare": COMPARISON, "preview": TRAINING}
+# commands of anomalib that go on with an untrained model where no checkpoint is given
+OF_TRAINED = {"validate", "test", "predict", "export"}
+# set by the user, shows where an error comes from; jsonargparse follows it as well
+DEBUG = "JSONARGPARSE_DEBUG"
 # arguments of DiffusionAD that are objects, or True for its own, or False for none
 COMPONENTS = ("pre_processor", "post_processor", "evaluator", "visualizer")
 
@@ -121,9 +127,16 @@ class DiffusionADCLI(AnomalibCLI):
         """Arguments of the engine's method; ``export`` gets the model with what the user has given for it.
 
         anomalib's own would load the checkpoint into a model of the class alone.
+
+        Raises:
+            ValueError: If a trained model is needed and none is given.
         """
         arguments = super()._prepare_subcommand_kwargs(subcommand)
         path, model = arguments.get("ckpt_path"), arguments["model"]
+        require(
+            path is not None or subcommand not in OF_TRAINED or not isinstance(model, DiffusionAD),
+            f"{subcommand} needs --ckpt_path, a checkpoint of a training run: an untrained model finds nothing.",
+        )
         if subcommand == "export" and path is not None and isinstance(model, DiffusionAD):
             chosen = self.config[subcommand].model.init_args
             components = {name: chosen.get(name, True) for name in COMPONENTS}
@@ -181,8 +194,22 @@ def _find_or_exit(parser: ArgumentParser, config: str, kind: str) -> str:
         parser.error(str(error))
 
 
+def _has_own_words(error: BaseException) -> bool:
+    """Whether an error was raised in this package, with a message that says what to do."""
+    frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
+    return frames[-1].f_globals.get("__name__", "").startswith("anomalib_diffusionad.")
+
+
 def main() -> None:
-    """Entry point of the ``anomalib-diffusionad`` command."""
+    """Entry point of the ``anomalib-diffusionad`` command.
+
+    Bad input ends it with a message alone; with ``JSONARGPARSE_DEBUG`` in the environment, with a traceback.
+    """
     configure_logger()
     register()
-    DiffusionADCLI()
+    try:
+        DiffusionADCLI()
+    except (ValueError, OSError, ImportError) as error:
+        if DEBUG in os.environ or not _has_own_words(error):
+            raise
+        sys.exit(f"error: {error}")

@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 from lightning.pytorch import Trainer
 
+from anomalib_diffusionad.data.files import check_place
 from anomalib_diffusionad.lightning_model import DiffusionAD
 from anomalib_diffusionad.official import to_official
 
@@ -27,6 +28,7 @@ def import_official(source: str, out: str, trust: bool = False) -> None:
         FileNotFoundError: If there is no such file.
         ValueError: If the file holds anything but plain data, or does not fit; the message lists what.
     """
+    check_place(Path(out), "out")
     model = DiffusionAD.from_official(source, trust=trust)
     trainer = Trainer(accelerator="cpu", logger=False, enable_checkpointing=False)
     trainer.strategy.connect(model)
@@ -46,6 +48,7 @@ def export_official(source: str, out: str) -> None:
     Raises:
         FileNotFoundError: If there is no such file.
     """
+    check_place(Path(out), "out")
     model = DiffusionAD.load_from_checkpoint(source, map_location="cpu")
     Path(out).parent.mkdir(parents=True, exist_ok=True)
     torch.save(to_official(model.model, {"less_t_range": model.settings.tau}), out)

@@ -15,6 +15,7 @@ from tqdm import tqdm
 
 from anomalib_diffusionad.checks import require
 from anomalib_diffusionad.data.crops import choose_place
+from anomalib_diffusionad.data.files import check_folder
 from anomalib_diffusionad.data.images import evenly, find_images, read_rgb
 from anomalib_diffusionad.synthesis.auto_foreground import find_object
 from anomalib_diffusionad.synthesis.isnet import ISNet
@@ -55,13 +56,14 @@ def foreground(
     Raises:
         FileNotFoundError: If the folder or the weights do not exist, or the folder holds no images.
         ModuleNotFoundError: If IS-Net is wanted and rembg is not installed.
-        ValueError: If out is the folder of the images, two images would share a mask, weights are given for "auto", or
-            an image cannot be read.
+        ValueError: If out is the folder of the images or cannot be written to, two images would share a mask, weights
+            are given for "auto", or an image cannot be read.
     """
     require(method != "auto" or weights is None, "weights are for method='isnet'; leave them out or change the method.")
     estimator = find_object if method == "auto" else ISNet(None if weights is None else Path(weights))
     source = ComputedMasks(estimator, method, cache_dir=None)
     mask_paths = _mask_paths(Path(data), Path(out))
+    check_folder(Path(out), "out")
     whole = kept = 0
     for image_path, mask_path in tqdm(mask_paths.items(), desc=f"Foreground ({method})"):
         if mask_path.is_file() and not overwrite:

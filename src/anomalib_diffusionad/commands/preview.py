@@ -17,6 +17,7 @@ from torch import Tensor
 from anomalib_diffusionad.checks import require_at_least
 from anomalib_diffusionad.data.crops import CropReader
 from anomalib_diffusionad.data.depth import measure_range
+from anomalib_diffusionad.data.files import check_place
 from anomalib_diffusionad.data.geometry import Geometry, Origin
 from anomalib_diffusionad.data.images import evenly, find_images, read_as_seen, resize_to
 from anomalib_diffusionad.data.tiles import Size, check_image_size
@@ -24,7 +25,7 @@ from anomalib_diffusionad.lightning_model import DiffusionAD
 from anomalib_diffusionad.recipes import Anomalies, Settings, resolve
 from anomalib_diffusionad.synthesis import AnomalySynthesizer
 from anomalib_diffusionad.synthesis.synthesizer import SynthesisSteps
-from anomalib_diffusionad.training.input_check import leave_out_hidden
+from anomalib_diffusionad.training.input_check import File, check_files, leave_out_hidden
 from anomalib_diffusionad.visualization.pictures import grey_or_rgb
 from anomalib_diffusionad.visualization.sheet import Tile, draw_sheet
 
@@ -71,6 +72,7 @@ def preview(
         ValueError: If there is neither config nor data, or a setting is of no use; the message names it.
     """
     require_at_least("count", count, 1)
+    check_place(Path(out), "out")
     sections = _read_config(config)
     overrides = {
         "foreground": foreground,
@@ -84,6 +86,7 @@ def preview(
     check_image_size(settings.image_size)
     paths = _image_paths(data, sections.get("data"))
     chosen = [paths[number] for number in evenly(len(paths), count)]
+    check_files([File(path) for path in chosen], decode=True)
     known = settings.intensity_range
     if isinstance(known, str):
         known = measure_range(paths, known) or known

@@ -7,6 +7,7 @@ import logging
 import multiprocessing
 from pathlib import Path
 
+from anomalib_diffusionad.data.files import check_folder
 from anomalib_diffusionad.hardware import choose_device
 
 from .components import build_datamodule, check_category_folder, check_components
@@ -55,6 +56,7 @@ def compare(
     paths = {"results": results, "root": root, "dtd_dir": dtd_dir, "backbone_weights": backbone_weights}
     overrides = {name: None if path is None else str(path) for name, path in paths.items()}
     comparison = load_comparison(config, overrides | {"seeds": seeds, "accelerator": accelerator})
+    check_folder(Path(comparison.results), "results")
     grid = list(cells(comparison))
     pending = [cell for cell in grid if not is_finished(cell)]
     _check_before_long_work(pending)

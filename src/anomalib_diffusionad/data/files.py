@@ -4,10 +4,13 @@
 """Files that are there whole or not at all."""
 
 import hashlib
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from uuid import uuid4
+
+from anomalib_diffusionad.checks import require
 
 
 @contextmanager
@@ -33,3 +36,24 @@ def whole_file(path: str | Path, *, several_writers: bool = False) -> Iterator[P
         draft.replace(path)
     finally:
         draft.unlink(missing_ok=True)
+
+
+def check_folder(folder: Path, argument: str) -> None:
+    """Check that a folder is there or can be made, and written to. It is not made.
+
+    Args:
+        folder: The folder.
+        argument: Name of the argument that it comes from.
+
+    Raises:
+        ValueError: If there is a file in its place, or it cannot be written to; the message names both.
+    """
+    there = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
+    require(there.is_dir(), f"{argument}: {folder} cannot be made, since {there} is a file. Give another place.")
+    require(os.access(there, os.W_OK), f"{argument}: {there} cannot be written to. Give another place.")
+
+
+def check_place(file: Path, argument: str) -> None:
+    """Check that a file can be written; as :func:`check_folder`, and refuses a folder in place of the file."""
+    require(not file.is_dir(), f"{argument}: {file} is a folder. Give a file in it.")
+    check_folder(file.parent, argument)

@@ -3,16 +3,17 @@
 
 """Settings that travel with the weights of a model."""
 
-from typing import Any, Self, cast
+from typing import Any, cast
 
 from anomalib.models import AnomalibModule
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.trainer.states import TrainerFn
+from typing_extensions import Self
 
 from anomalib_diffusionad.checks import require
 from anomalib_diffusionad.recipes import OF_OPTIMIZER, Settings, described, explicit, resolve_saved
 
-from .checkpoint import check_complete, check_finite, check_fits, keeping_measures
+from .checkpoint import VERSION, check_complete, check_finite, check_fits, keeping_measures, not_of_a_run
 from .input_check import check_pre_processor
 from .last_checkpoint import LastCheckpoint
 from .thresholds import SyntheticThreshold
@@ -45,7 +46,11 @@ class CarriedSettings(AnomalibModule):
         check_complete(checkpoint_path)
         given = explicit(kwargs)
         others = {name: value for name, value in kwargs.items() if name not in given}
-        model = cast("Self", super().load_from_checkpoint(checkpoint_path, *args, **others))
+        try:
+            model = cast("Self", super().load_from_checkpoint(checkpoint_path, *args, **others))
+        except KeyError as error:
+            require(VERSION not in error.args, not_of_a_run(checkpoint_path))
+            raise
         model.given, weights = given, model.model.state_dict()
         if given:
             model._use(resolve_saved(model.settings._asdict(), given))  # noqa: SLF001 - one of this class

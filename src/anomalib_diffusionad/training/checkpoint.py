@@ -14,7 +14,11 @@ from anomalib.engine.plugins.checkpoint_io import AnomalibCheckpointIO
 from anomalib.models import AnomalibModule
 from torch import Tensor
 
+from anomalib_diffusionad.checks import require
 from anomalib_diffusionad.data.files import whole_file
+
+# what Lightning writes into its checkpoints and asks for first
+VERSION = "pytorch-lightning_version"
 
 
 class AtomicCheckpointIO(AnomalibCheckpointIO):
@@ -57,7 +61,17 @@ class AtomicCheckpointIO(AnomalibCheckpointIO):
             ValueError: If the file is not a checkpoint or not all of it.
         """
         check_complete(path)
-        return super().load_checkpoint(path, *args, **kwargs)
+        checkpoint = super().load_checkpoint(path, *args, **kwargs)
+        require(isinstance(checkpoint, Mapping) and VERSION in checkpoint, not_of_a_run(path))
+        return checkpoint
+
+
+def not_of_a_run(path: str | Path) -> str:
+    """What is wrong with a file that PyTorch can read and Lightning cannot."""
+    return (
+        f"{path} is not a checkpoint of a training run, which are the .ckpt files below its weights/lightning. One of "
+        f"the original code becomes one by import-official."
+    )
 
 
 def check_complete(path: str | Path) -> None:
@@ -67,9 +81,10 @@ def check_complete(path: str | Path) -> None:
         ValueError: If it is.
     """
     # the directory of the archive is written last
-    if Path(path).is_file() and not zipfile.is_zipfile(path):
-        msg = f"{path} is not a checkpoint, or its end is missing. Take another one, or copy it again."
-        raise ValueError(msg)
+    require(
+        not Path(path).is_file() or zipfile.is_zipfile(path),
+        f"{path} is not a checkpoint, or its end is missing. Take another one, or copy it again.",
+    )
 
 
 def check_fits(checkpoint: Mapping[str, Any], own: Mapping[str, Tensor]) -> None:

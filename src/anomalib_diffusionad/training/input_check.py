@@ -11,7 +11,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import cv2
 import numpy as np
 import torch
 from anomalib.data.transforms.utils import extract_transforms_by_type
@@ -30,14 +29,13 @@ from anomalib_diffusionad.data.images import check_same_way_up, is_hidden
 from anomalib_diffusionad.data.tiles import PATIENCE, Size, sides
 from anomalib_diffusionad.recipes import Settings
 
+from .mask_check import problem_of_mask
+
 logger = logging.getLogger(__name__)
 
 # resizing with bicubic interpolation may leave [0, 1] a little
 MARGIN = 0.25
 LISTED = 5
-# a mask with more grey values than this is no drawing; what is grey this far from what is marked comes from compression
-DRAWN_LEVELS, EDGE = 16, 2
-MAX_DIRT = 0.05
 FILMS = {".avi", ".mkv", ".mov", ".mp4"}
 
 
@@ -68,11 +66,11 @@ class InputCheck(Callback):
             ValueError: If the pre-processor does not fit, there is no training image, or a file cannot be used.
         """
         check_pre_processor(pl_module.pre_processor, pl_module.input_size, pl_module.settings)
-        datasets = datasets_of(trainer, stage)
+        datasets, resized = datasets_of(trainer, stage), pl_module.settings.tile_size is None
         leave_out_hidden(datasets.values())
         if pl_module.settings.leave_out_broken:
-            known = None if stage == "fit" else pl_module.settings.intensity_range
-            problems = find_problems(list_files(datasets.values()), decode=True, intensity_range=known)
+            known, files = None if stage == "fit" else pl_module.settings.intensity_range, list_files(datasets.values())
+            problems = find_problems(files, decode=True, intensity_range=known, resized=resized)
             if problems:
                 logger.warning("Left out %d files that cannot be used:\n%s", len(problems), _some(problems.values()))
                 leave_out(datasets.values(), set(problems))
@@ -83,7 +81,7 @@ class InputCheck(Callback):
             "fewer of them off (test_split_mode, val_split_mode).",
         )
         if stage == "fit":
-            check_files(list_files(datasets.values()), decode=True)
+            check_files(list_files(datasets.values()), decode=True, resized=resized)
 
     def on_train_start(self, trainer: Trainer, pl_module: Any) -> None:  # noqa: ANN401 - DiffusionAD
         """Lay the foreground masks as the images lie that will come, by whatever way they do.
@@ -100,8 +98,9 @@ class InputCheck(Callback):
 
     def on_test_start(self, trainer: Trainer, pl_module: Any) -> None:  # noqa: ANN401 - DiffusionAD
         """Check the headers of the test images, and the values of deep ones."""
-        files = list_files(_behind(trainer.test_dataloaders))
-        check_files(files, decode=False, intensity_range=pl_module.settings.intensity_range)
+        files, settings = list_files(_behind(trainer.test_dataloaders)), pl_module.settings
+        resized = settings.tile_size is None
+        check_files(files, decode=False, intensity_range=settings.intensity_range, resized=resized)
 
     def on_predict_start(self, trainer: Trainer, pl_module: Any) -> None:  # noqa: ANN401 - DiffusionAD
         """Check the headers of the images to predict, and the values of deep ones."""
@@ -198,18 +197,21 @@ def leave_out(datasets: Iterable[Any], paths: set[Path]) -> None:
                 dataset.samples = samples[~bad]
 
 
-def check_files(files: Sequence[File], *, decode: bool, intensity_range: IntensityRange | None = None) -> None:
+def check_files(
+    files: Sequence[File], *, decode: bool, intensity_range: IntensityRange | None = None, resized: bool = True
+) -> None:
     """Check image files.
 
     Args:
         files: The files.
         decode: Decode them, rather than read the headers of all but masks and deep images.
         intensity_range: Maps deep images to [0, 1]; None where that is not known yet.
+        resized: Whether images and masks are resized, so that these may be smaller or larger.
 
     Raises:
         ValueError: If any cannot be used; the message names them.
     """
-    problems = find_problems(files, decode=decode, intensity_range=intensity_range)
+    problems = find_problems(files, decode=decode, intensity_range=intensity_range, resized=resized)
     require(
         not problems,
         f"{len(problems)} of {len(files)} image files cannot be used; repair or remove them (the model's "
@@ -218,11 +220,11 @@ def check_files(files: Sequence[File], *, decode: bool, intensity_range: Intensi
 
 
 def find_problems(
-    files: Sequence[File], *, decode: bool, intensity_range: IntensityRange | None = None
+    files: Sequence[File], *, decode: bool, intensity_range: IntensityRange | None = None, resized: bool = True
 ) -> dict[Path, str]:
     """A line for each file that cannot be used; arguments as for :func:`check_files`."""
     beyond: list[Path] = []
-    look = partial(_problem, decode=decode, intensity_range=intensity_range, beyond=beyond)
+    look = partial(_problem, decode=decode, intensity_range=intensity_range, resized=resized, beyond=beyond)
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
         looked = tqdm(pool.map(look, files), "Checking files", len(files), leave=False, delay=PATIENCE)
         problems = list(looked)
@@ -304,7 +306,9 @@ def check_pre_processor(pre_processor: Any, input_size: tuple[int, int] | None, 
     )
 
 
-def _problem(file: File, *, decode: bool, intensity_range: IntensityRange | None, beyond: list[Path]) -> str | None:
+def _problem(
+    file: File, *, decode: bool, intensity_range: IntensityRange | None, resized: bool, beyond: list[Path]
+) -> str | None:
     is_mask = file.image is not None
     try:
         with Image.open(file.path) as image:
@@ -315,32 +319,12 @@ def _problem(file: File, *, decode: bool, intensity_range: IntensityRange | None
                 beyond.append(file.path)
             if deep and intensity_range is not None:
                 scaled(values, intensity_range)
-            problem = _problem_of_mask(np.asarray(image.convert("L"))) if is_mask else None
+            problem = problem_of_mask(image, file.image, resized=resized) if file.image is not None else None
         if file.image is not None and file.image.is_file():
             check_same_way_up(file.image, file.path)
     except Exception as error:  # noqa: BLE001 - decoders raise many kinds
         return str(error).replace(f" {str(file.path)!r}", "")
     return problem
-
-
-def _problem_of_mask(grey: np.ndarray) -> str | None:
-    """What is wrong with the mask of a defect, uint8 ``(H, W)``, of which anomalib takes all that is not 0."""
-    marked = grey > 0
-    if not marked.any():
-        return "the mask marks nothing, but its image is among the defective ones; draw the defect, or move the image"
-    edge = np.ones_like(marked)
-    edge[1:-1, 1:-1] = False
-    if marked[edge].all() and marked.mean() > 0.5 and not marked.all():
-        return "the mask marks all but a part in the middle, as if inverted; the defect is white on black"
-    if np.count_nonzero(np.bincount(grey.ravel(), minlength=256)) > DRAWN_LEVELS:
-        solid = (grey > 127).astype(np.uint8)
-        dirt = marked & (cv2.dilate(solid, np.ones((2 * EDGE + 1, 2 * EDGE + 1), np.uint8)) == 0)
-        if dirt.sum() > MAX_DIRT * solid.sum():
-            return (
-                "the mask holds greys around what it marks, as JPEG leaves them, and anomalib takes all that is not "
-                "black for defective; save it as PNG with 0 and 255 alone"
-            )
-    return None
 
 
 def _frames(path: Path) -> list[File]:
@@ -351,12 +335,14 @@ def _frames(path: Path) -> list[File]:
 
 
 def _hidden(files: Sequence[File]) -> set[Path]:
-    """Which files are hidden below the folder that they have in common."""
-    paths = [file.path.absolute() for file in files]
-    if not paths:
-        return set()
-    common = os.path.commonpath([path.parent for path in paths])
-    return {file.path for file, path in zip(files, paths, strict=True) if is_hidden(path.relative_to(common))}
+    """Which files are hidden, or lie in a hidden folder beside others of the run, not in one above all of them."""
+    folders = {file.path.absolute().parent for file in files}
+
+    def lies_beside_others(path: Path) -> bool:
+        hidden = [folder for folder in path.parents if is_hidden(Path(folder.name))]
+        return any(folder.parent in folders or not folder.name.startswith(".") for folder in hidden)
+
+    return {file.path for file in files if is_hidden(Path(file.path.name)) or lies_beside_others(file.path.absolute())}
 
 
 def _some(lines: Iterable[str]) -> str:

@@ -10,6 +10,8 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 
+from .input_check import datasets_of
+
 logger = logging.getLogger(__name__)
 
 
@@ -37,12 +39,23 @@ class Classes:
 
 
 class TestClasses(Callback):
-    """Says so when the images of a test are all normal or all anomalous: AUROC is 0 then, whatever the model."""
+    """Says so when the images of a test are all normal or all anomalous: AUROC is 0 then, whatever the model.
+
+    Before training it looks at the labels of anomalib's own test set, so that one does not learn of it after the run.
+    """
 
     __test__ = False  # no test of pytest's
 
     def __init__(self) -> None:
         self._classes = Classes()
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Look at the test set of a training run."""
+        del pl_module
+        samples: Any = getattr(datasets_of(trainer, "test").get("test"), "samples", None)
+        if stage == "fit" and "label_index" in getattr(samples, "columns", ()) and len(samples):
+            anomalous = samples["label_index"] == 1
+            _say(not anomalous.all(), anomalous.any(), trainer)
 
     def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Begin to count."""
@@ -64,10 +77,13 @@ class TestClasses(Callback):
 
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Say what the metrics cannot."""
-        normal, anomalous = self._classes(pl_module)
-        if normal != anomalous and trainer.is_global_zero:
-            logger.warning(
-                "All images of the test set are %s: AUROC, AUPRO and AUPR need both kinds and mean nothing here; the "
-                "0 they may show says nothing about the model. Add %s images.",
-                *(("normal", "anomalous") if normal else ("anomalous", "normal")),
-            )
+        _say(*self._classes(pl_module), trainer)
+
+
+def _say(normal: bool, anomalous: bool, trainer: Trainer) -> None:
+    if normal != anomalous and trainer.is_global_zero:
+        logger.warning(
+            "All images of the test set are %s: AUROC, AUPRO and AUPR need both kinds and mean nothing here; the 0 "
+            "they may show says nothing about the model. Add %s images.",
+            *(("normal", "anomalous") if normal else ("anomalous", "normal")),
+        )
