@@ -106,7 +106,7 @@ def _work(data: Path, out: Path, devices: int, batch_size: int) -> None:
     quiet = {"enable_progress_bar": False, "enable_model_summary": False, "accelerator": "cpu", "logger": False}
     diary = Diary()
     model = make_model(segmentation_replay=1)
-    keep = ModelCheckpoint(dirpath=out / "weights", every_n_epochs=9)
+    keep = ModelCheckpoint(dirpath=out / "weights")  # after each epoch, as anomalib does by itself
     datamodule = make_datamodule(data, train_batch_size=batch_size)
 
     engine = Engine(max_steps=STEPS, default_root_dir=out / "run", callbacks=[diary, keep], **quiet, **distributed)

@@ -36,6 +36,7 @@ def progress(steps: float, *timers: Timer, **trainer) -> Progress:
 def test_progress_is_by_steps_or_by_time_whichever_is_further() -> None:
     assert progress(200)(50) == 0.25
     assert progress(200)(300) == 1
+    assert progress(0)(0) == 0  # a run without a batch, which ends by itself
     clock = Clock(80)
     by_time, by_both = progress(float("inf"), clock), progress(100, clock)
     clock.now = 20.0

@@ -181,7 +181,7 @@ def test_images_that_are_no_files_are_counted(tmp_path: Path, ours: bool) -> Non
     assert {path.name for path in images.glob("*.png")} == pictures
 
 
-def test_names_that_are_long_or_no_text(tmp_path: Path, folder: Path) -> None:
+def test_names_that_are_long_or_no_text(tmp_path: Path, folder: Path, capsys: pytest.CaptureFixture) -> None:
     names = ["x" * 251, "x" * 250 + "y", "画" * 83, os.fsdecode(b"latin\xe9")]
     for name in names:
         (tmp_path / "data").mkdir(exist_ok=True)
@@ -194,6 +194,11 @@ def test_names_that_are_long_or_no_text(tmp_path: Path, folder: Path) -> None:
     assert max(len(os.fsencode(name)) for name in pictures) == 255
     assert len(list(images.rglob("*.png"))) == 2 * len(names)
     assert os.fsencode(names[-1]) in (images / "predictions.csv").read_bytes()
+    # a single one is named on the screen as well
+    (tmp_path / "one").mkdir()
+    shutil.copy(folder / "bad" / "0.png", tmp_path / "one" / f"{names[-1]}.png")
+    engine.predict(make_model(), data_path=tmp_path / "one")
+    assert "latin?.png: score 0." in capsys.readouterr().out
 
 
 def test_what_was_found_before_a_run_is_stopped_is_in_the_table(tmp_path: Path, folder: Path) -> None:

@@ -52,11 +52,12 @@ class LinearDenoiser(nn.Module):
         flat = images.flatten(1)
         centred = flat - flat.mean(dim=0)
         used = max(1, min(len(self.axes), count // 8))
-        values, vectors = torch.linalg.eigh((centred @ centred.T).double())
+        # on the host, in double precision, which not every device has
+        values, vectors = torch.linalg.eigh((centred @ centred.T).cpu().double())
         values, vectors = values.flip(0)[:used].clamp(min=1e-12), vectors.flip(1)[:, :used]
-        rest = (centred.square().sum().double() - values.sum()) / (max(1, count - used) * pixels)
+        rest = (centred.square().sum().cpu().double() - values.sum()) / (max(1, count - used) * pixels)
         self.mean.copy_(flat.mean(dim=0).view_as(self.mean))
-        self.axes.zero_()[:used] = (vectors.T.float() @ centred) / values.sqrt().float()[:, None]
+        self.axes.zero_()[:used] = (vectors.T.to(flat) @ centred) / values.sqrt().to(flat)[:, None]
         self.variance.zero_()[:used] = (values / count).to(self.variance)
         self.rest.copy_(rest.clamp(min=MIN_VARIANCE))
 

@@ -64,7 +64,7 @@ def write_report(comparison: Comparison, records: list[Record]) -> Path:
     misses = _misses_pages(comparison, [record for record in records if record["status"] == "finished"])
     for name, text in misses.items():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        (folder / name).write_text(text, encoding="utf-8")
+        (folder / name).write_text(text, encoding="utf-8", errors="replace")
     page.write_text(render_page(comparison, records, summary, list(misses)), encoding="utf-8")
     return page
 

@@ -52,7 +52,8 @@ class Scores(NamedTuple):
     def save(self, folder: Path) -> None:
         """Write ``scores.csv``, a row an image, and ``maps.npz`` with what there is of ``anomaly_map`` and ``mask``."""
         table = pd.DataFrame({"image_path": self.image_path, "label": self.label, "score": self.score})
-        table.to_csv(folder / "scores.csv", index=False, float_format="%.9g")  # nine digits: float32 exactly
+        # nine digits: float32 exactly; names of files need not be text
+        table.to_csv(folder / "scores.csv", index=False, float_format="%.9g", errors="surrogateescape")
         maps: dict[str, Any] = {"anomaly_map": self.anomaly_map, "mask": self.mask}
         np.savez_compressed(
             folder / "maps.npz", **{name: values for name, values in maps.items() if values is not None}

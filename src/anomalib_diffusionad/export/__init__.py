@@ -80,6 +80,8 @@ class DiffusionADExport(ExportMixin):
         )
         # the exporter's own opset; it cannot convert this graph down to anomalib's default of 14
         kwargs.setdefault("opset_version", 18)
+        # what the exporter says has signs that not every output can show
+        kwargs.setdefault("verbose", False)
         model = cast("Any", self.model)
         if model.tiled:  # a graph of tiles, whatever the size of images
             kwargs["input_size"] = sides(model.image_size)

@@ -15,6 +15,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
+from anomalib_diffusionad.hardware import to_device
+
 NUM_OPERATIONS = 3
 GRID = 8
 LEVELS = 256
@@ -117,7 +119,7 @@ def anomalous_appearance(
     position = torch.cat([sample, position])
     y, x = position // width, position % width
     if shuffle:
-        order = torch.randperm(GRID * GRID, generator=generator).to(source.device, non_blocking=True)
+        order = to_device(torch.randperm(GRID * GRID, generator=generator), source.device)
         y, x = _unshuffle(y, x, order, height // GRID, width // GRID)
     inside = None
     if ROTATION in operations:

@@ -20,6 +20,7 @@ from anomalib_diffusionad.checks import require, require_choice, require_share
 from anomalib_diffusionad.data.dtd import download_dtd
 from anomalib_diffusionad.data.geometry import Origin
 from anomalib_diffusionad.data.tiles import Size
+from anomalib_diffusionad.hardware import to_device
 from anomalib_diffusionad.recipes import Anomalies
 
 from .appearance import anomalous_appearance
@@ -187,7 +188,7 @@ class AnomalySynthesizer(nn.Module):
             sources, from_image = self._sources(normal, step, generator)
             opacity = _opacity(len(rows), generator).tolist()
             for number, (row, on_host) in enumerate(zip(rows, _positions(shown), strict=True)):
-                position = on_host.to(image.device, non_blocking=True)
+                position = to_device(on_host, image.device)
                 appearance = anomalous_appearance(
                     sources[number], position, shuffle=from_image[number], generator=generator
                 )
@@ -195,7 +196,7 @@ class AnomalySynthesizer(nn.Module):
                 blended = _mix(before, appearance, opacity[number])
                 result[row].flatten(1).index_copy_(1, position, blended.to(result))
                 mask[row].view(-1).index_fill_(0, position, 1)
-        return result, mask, label.to(image.device, non_blocking=True)
+        return result, mask, to_device(label, image.device)
 
     @_in_float32
     def steps(
@@ -211,7 +212,7 @@ class AnomalySynthesizer(nn.Module):
         if self.anomalies == "broad":
             return self._broad(image, range(len(image)), image_path, step, generator, foreground)
         on_host = self._shape(image, image_path, generator, foreground)
-        shape, allowed = (mask.to(image.device, non_blocking=True) for mask in on_host)
+        shape, allowed = (to_device(mask, image.device) for mask in on_host)
         sources, from_image = self._sources(image, step, generator)
         opacity = _opacity(len(image), generator).to(image.device)[:, None, None, None]
         everywhere = torch.arange(image[0, 0].numel(), device=image.device)
@@ -280,7 +281,7 @@ class AnomalySynthesizer(nn.Module):
         sources = list(image)
         textured = [number for number, own in enumerate(from_image) if not own]
         if self.textures is not None and textured:
-            textures = self.textures.draw(len(textured), step, generator).to(image.device, non_blocking=True)
+            textures = to_device(self.textures.draw(len(textured), step, generator), image.device)
             for number, texture in zip(textured, textures, strict=True):
                 sources[number] = texture
         return sources, from_image

@@ -18,7 +18,9 @@ class AUPRO(anomalib_metrics.AUPRO):
         """Gather what all processes hold; torchmetrics would first put images together, which must have one size."""
         group = process_group or self.process_group
         gathered: list[Any] = [None] * distributed.get_world_size(group)
-        distributed.all_gather_object(gathered, (self.preds, self.target), group=group)
+        # on the host: each process would else open the GPUs of all others
+        own = tuple([each.cpu() for each in some] for some in (self.preds, self.target))
+        distributed.all_gather_object(gathered, own, group=group)
         for name, of_processes in zip(("preds", "target"), zip(*gathered, strict=True), strict=True):
             setattr(self, name, [each.to(self.device) for some in of_processes for each in some])
 

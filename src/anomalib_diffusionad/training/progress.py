@@ -24,7 +24,7 @@ class Progress:
 
     def __init__(self, trainer: Trainer) -> None:
         steps = trainer.estimated_stepping_batches
-        self._steps = math.inf if steps == -1 else steps
+        self._steps = math.inf if steps == -1 else max(1, steps)
         timers = [callback for callback in trainer.callbacks if isinstance(callback, Timer)]  # type: ignore[attr-defined]
         self._timer = timers[0] if timers and timers[0].time_remaining() is not None else None
         if self._timer is None and math.isinf(self._steps):

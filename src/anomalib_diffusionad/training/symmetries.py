@@ -9,6 +9,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
+from anomalib_diffusionad.hardware import to_device
+
 # share of the images that are turned by any angle
 ANY_ANGLE = 0.5
 
@@ -41,8 +43,11 @@ def _rotate(value: Tensor, generator: torch.Generator) -> Tensor:
     cos, sin = math.cos(angle), math.sin(angle)
     aspect = value.shape[2] / value.shape[3]
     matrix = torch.tensor([[[cos, -sin * aspect, 0.0], [sin / aspect, cos, 0.0]]])
+    # Apple's GPUs have no bicubic sampling in PyTorch 2.10
+    device = torch.device("cpu") if value.device.type == "mps" else value.device
     # whatever the precision of the training: places in 16 bits are off by parts of a pixel
-    with torch.autocast(value.device.type, enabled=False):
-        value = value.float()
-        grid = F.affine_grid(matrix.to(value.device, non_blocking=True), list(value.shape), align_corners=False)
-        return F.grid_sample(value, grid, mode="bicubic", padding_mode="reflection", align_corners=False).clamp(0, 1)
+    with torch.autocast(device.type, enabled=False):
+        there = value.to(device).float()
+        grid = F.affine_grid(to_device(matrix, device), list(there.shape), align_corners=False)
+        turned = F.grid_sample(there, grid, mode="bicubic", padding_mode="reflection", align_corners=False)
+        return turned.clamp(0, 1).to(value.device)

@@ -113,11 +113,15 @@ class SyntheticThreshold(Callback):
             return
         if self.run_is_over or _ends(trainer):
             key = fingerprint(weights, NETWORK)
-            if self._known is None or not torch.equal(key, self._known[0]):
+            own = self._known
+            known = own is not None and torch.equal(key, own[0])
+            if not trainer.interrupted:  # all processes or none look: running statistics are each one's own
+                known = trainer.strategy.broadcast(known)
+            if own is None or not known:
                 with holding(module.model, weights), _quietly(trainer, module):
                     self._find(trainer, module)
-                self._known = key, _state(module.post_processor)
-            module.post_processor.load_state_dict(self._known[1])
+                own = self._known = key, _state(module.post_processor)
+            module.post_processor.load_state_dict(own[1])
         weights.update(module.post_processor.state_dict(prefix="post_processor."))
 
     def _find(self, trainer: Trainer, module: Any) -> None:  # noqa: ANN401

@@ -67,11 +67,11 @@ class TrainerSetup(Callback):
         if stage == "fit" and not can_validate:
             self._limit_val_batches = trainer.limit_val_batches
             trainer.limit_val_batches = 0
+        on_gpu = strategy.root_device.type != "cpu"
         if trainer.precision.startswith("bf16") and not computes_bfloat16(strategy.root_device):
             logger.warning(
-                "This processor has no instructions for bfloat16: precision %s is many times slower here than "
-                "32-true (--trainer.precision 32-true).",
-                trainer.precision,
+                "This %s has no instructions for bfloat16: precision %s is slow here. Take --trainer.precision %s.",
+                *(("GPU", trainer.precision, "16-mixed") if on_gpu else ("processor", trainer.precision, "32-true")),
             )
         _save_config_for_all_commands(trainer)
 

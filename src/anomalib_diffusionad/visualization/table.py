@@ -5,6 +5,7 @@
 
 import csv
 import logging
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -71,9 +72,15 @@ class PredictionTable(Callback):
         if len(self._rows) == 1:
             file_name, score, label, threshold = self._rows[0]
             verdict = f", {label} (threshold {threshold})" if label else ""
-            trainer.print(f"{file_name}: score {score}{verdict}")
+            trainer.print(printable(f"{file_name}: score {score}{verdict}"))
         found = sum(label == "anomalous" for _, _, label, _ in self._rows)
         logger.info("%d of %d images are labelled anomalous; table: %s", found, len(self._rows), path)
+
+
+def printable(text: str) -> str:
+    """A text as the standard output can show it; in place of what it cannot stands a question mark."""
+    encoding = sys.stdout.encoding or "utf-8"
+    return text.encode(encoding, errors="replace").decode(encoding)
 
 
 def image_threshold(module: LightningModule) -> float | None:

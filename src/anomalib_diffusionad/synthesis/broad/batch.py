@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from anomalib_diffusionad.data.tiles import inside
+from anomalib_diffusionad.hardware import to_device
 from anomalib_diffusionad.synthesis.steps import SynthesisSteps
 
 from .draw import draw_anomalies
@@ -59,7 +60,7 @@ def draw_on_batch(
     )
     opacity = 1 - torch.tensor([one.weight for one in drawn])[:, None, None, None]
     shape, mask, appearance, opacity, result = (
-        each.to(image.device, non_blocking=True) for each in (shape, mask, appearance, opacity, result)
+        to_device(each, image.device) for each in (shape, mask, appearance, opacity, result)
     )
     return SynthesisSteps(shape, foreground, mask, appearance, opacity, result, [one.kinds for one in drawn])
 
