@@ -98,7 +98,6 @@ def calibrate(
     # thresholds as they are applied: a sensitivity would move them
     model.post_processor.image_sensitivity = model.post_processor.pixel_sensitivity = 0.5
     model.post_processor.set_thresholds(image_threshold, pixel_threshold)
-    out.parent.mkdir(parents=True, exist_ok=True)
     _write(ckpt_path, model, out)
     logger.info("%s", describe(image_threshold, pixel_threshold, normal, defective))  # type: ignore[arg-type]
     logger.info("Wrote %s.", out)

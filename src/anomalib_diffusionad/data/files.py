@@ -1,7 +1,7 @@
 # Copyright (C) 2026 The anomalib-diffusionad authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Files that are there whole or not at all."""
+"""Files that are there whole or not at all, and whether a place can be written to."""
 
 import hashlib
 import os

@@ -80,7 +80,7 @@ class InputCheck(Callback):
             "There are no training images. Put more into the folder with normal images, or let the datamodule split "
             "fewer of them off (test_split_mode, val_split_mode).",
         )
-        if stage == "fit":
+        if stage == "fit" and not pl_module.settings.leave_out_broken:  # what is left of those was looked at
             check_files(list_files(datasets.values()), decode=True, resized=resized)
 
     def on_train_start(self, trainer: Trainer, pl_module: Any) -> None:  # noqa: ANN401 - DiffusionAD

@@ -52,8 +52,10 @@ class TestClasses(Callback):
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Look at the test set of a training run."""
         del pl_module
-        samples: Any = getattr(datasets_of(trainer, "test").get("test"), "samples", None)
-        if stage == "fit" and "label_index" in getattr(samples, "columns", ()) and len(samples):
+        if stage != "fit":
+            return
+        samples: Any = getattr(datasets_of(trainer, stage).get("test"), "samples", None)
+        if "label_index" in getattr(samples, "columns", ()) and len(samples):
             anomalous = samples["label_index"] == 1
             _say(not anomalous.all(), anomalous.any(), trainer)
 

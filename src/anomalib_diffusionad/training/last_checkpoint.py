@@ -87,8 +87,8 @@ class LastCheckpoint(Callback):
         timers = [callback for callback in trainer.callbacks if isinstance(callback, Timer)]  # type: ignore[attr-defined]
         left = [timer.time_remaining() for timer in timers]
         if any(seconds is not None and seconds <= 0 for seconds in left):
-            used = "the run that is resumed had used up max_time" if trainer.ckpt_path else "max_time is no time"
-            why = f"{used}. Give a longer one; the time of a run that is resumed counts"
+            resumed = "the run that is resumed had used up max_time. Give a longer one; the time of that run counts"
+            why = resumed if trainer.ckpt_path else "max_time leaves no time. Give a longer one"
         else:
             limits = f"max_epochs={trainer.max_epochs} and max_steps={trainer.max_steps}"
             why = f"{limits} leave nothing to do, or there is no batch to train on. Set a limit beyond what was done"

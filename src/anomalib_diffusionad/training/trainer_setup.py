@@ -67,11 +67,13 @@ class TrainerSetup(Callback):
         if stage == "fit" and not can_validate:
             self._limit_val_batches = trainer.limit_val_batches
             trainer.limit_val_batches = 0
-        on_gpu = strategy.root_device.type != "cpu"
         if trainer.precision.startswith("bf16") and not computes_bfloat16(strategy.root_device):
+            device, instead = ("processor", "32-true") if strategy.root_device.type == "cpu" else ("GPU", "16-mixed")
             logger.warning(
                 "This %s has no instructions for bfloat16: precision %s is slow here. Take --trainer.precision %s.",
-                *(("GPU", trainer.precision, "16-mixed") if on_gpu else ("processor", trainer.precision, "32-true")),
+                device,
+                trainer.precision,
+                instead,
             )
         _save_config_for_all_commands(trainer)
 

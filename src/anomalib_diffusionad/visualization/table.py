@@ -79,7 +79,7 @@ class PredictionTable(Callback):
 
 def printable(text: str) -> str:
     """A text as the standard output can show it; in place of what it cannot stands a question mark."""
-    encoding = sys.stdout.encoding or "utf-8"
+    encoding = getattr(sys.stdout, "encoding", None) or "utf-8"  # a program without a window has no output
     return text.encode(encoding, errors="replace").decode(encoding)
 
 
