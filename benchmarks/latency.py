@@ -266,7 +266,7 @@ def measure_throughput(size: int, arguments: argparse.Namespace) -> dict[str, di
 def flops_an_image(size: int, arguments: argparse.Namespace) -> int:
     """Floating point operations for one image, of paper networks those of the original."""
     ours = make_model(arguments.preset, size).model
-    if ours.compact:
+    if ours.linear is not None:
         return sum(count_flops(lambda: ours.eval()(torch.zeros(1, 3, size, size))).values())
     model = Baseline(ours).eval().to("meta")
     return sum(count_flops(lambda: model(torch.zeros(1, 3, size, size, device="meta"))).values())

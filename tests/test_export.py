@@ -25,6 +25,7 @@ from anomalib_diffusionad.export.compression import (
     check_metric,
     compress,
     ends,
+    exact_products,
     float_layers,
     quantize,
     quantize_with_accuracy_control,
@@ -253,6 +254,8 @@ def test_the_u_net_is_quantised_and_the_rest_is_not(openvino_file: Path, batch: 
 def test_compact_networks_export_and_quantise_likewise(batch: np.ndarray, tmp_path: Path) -> None:
     write_larger_folder(tmp_path / "data")
     model = make_model(preset="compact", segmentation_channels=8).eval()
+    generator = torch.Generator().manual_seed(1)
+    model.model.linear.fit(torch.rand(32, 3, SIZE, SIZE, generator=generator))
     graph = read(model.to_openvino(tmp_path, input_size=(SIZE, SIZE)))
     expected = anomaly_map(graph, batch)
     with torch.no_grad():
@@ -263,7 +266,10 @@ def test_compact_networks_export_and_quantise_likewise(batch: np.ndarray, tmp_pa
     layers = [node for node in quantized.get_ordered_ops() if node.get_type_name() in ("Convolution", "MatMul")]
     rounded = [node for node in layers if node.input_value(0).get_node().get_type_name() == "FakeQuantize"]
     names = {node.get_friendly_name() for node in rounded}
-    assert not names & set(kept)
+    assert not names & {*kept, *exact_products(quantized)}
+    products = [node for node in layers if node.get_friendly_name() in exact_products(quantized)]
+    assert len(products) == 2
+    assert all(node.input_value(1).get_node().get_type_name() == "Constant" for node in products)
     assert len([node for node in rounded if node.get_type_name() == "Convolution"]) >= 14
     assert np.corrcoef(anomaly_map(quantized, batch).ravel(), expected.ravel())[0, 1] > 0.999
 

@@ -55,7 +55,7 @@ class DiffusionAD(DiffusionADExport, training.CarriedSettings, AnomalibModule):
             over images afterwards. Images keep their resolution, and ``image_size`` does not count.
         tile_overlap: Share of a tile that it has in common with the next, in [0, 0.75] (0.25).
         preset: Size of the networks: ``"paper"`` (160 M parameters), ``"small"`` (40 M), ``"tiny"`` (10 M) or
-            ``"compact"`` (2 M on folded pixels) (paper; fast compact).
+            ``"compact"`` (2 M on folded pixels, with a linear denoiser to start from) (paper; fast compact).
         base_channels: Width of the U-Net in place of the preset's, a multiple of 32.
         segmentation_channels: Width of the segmentation network in place of the preset's.
         t_small: Time step of the small noise scale at inference, in ``[0, t_big)`` (200; fast 40).
@@ -164,7 +164,7 @@ class DiffusionAD(DiffusionADExport, training.CarriedSettings, AnomalibModule):
         self.given = given
         self._use(settings)
         self.randomness = training.StepRandomness()
-        self._first_look = training.FirstLook()
+        self._linear_fit = training.LinearFit()
         self._shown_loss = training.ShownLoss()
         self._synthesis = ExitStack()
         training.check_pre_processor(self.pre_processor, self.input_size, settings)
@@ -233,7 +233,7 @@ class DiffusionAD(DiffusionADExport, training.CarriedSettings, AnomalibModule):
         foreground = getattr(batch, "foreground", None)
         image, mask, label = self.synthesizer(batch.image, paths, self.global_step, generator, foreground)
         clean = cast("torch.Tensor", batch.image)
-        if self._first_look.any_pose:
+        if self._linear_fit.any_pose:
             image, clean, mask = training.turn_each(torch.cat([image, clean, mask], 1), generator).split([3, 3, 1], 1)
             mask = mask.round()
         ends = (0, settings.tau, settings.t_end or settings.num_timesteps)
@@ -245,7 +245,7 @@ class DiffusionAD(DiffusionADExport, training.CarriedSettings, AnomalibModule):
         views = self.model.views(*reconstruction[:3])
         logits = self.model.segment_logits(image, views)
         target, weight = self.model.noise_targets(image, clean, mask, t, noise)
-        counts = torch.ones_like(label) if self.model.compact else 1 - label
+        counts = 1 - label if self.model.linear is None else torch.ones_like(label)
         predicted = (reconstruction.eps_small, reconstruction.eps_big)
         losses = self.loss(predicted, (target[0], target[1]), logits, mask, counts, weight)
         terms = {f"train_loss_{name}": getattr(losses, name).detach() for name in ("noise", "smooth_l1", "focal")}
@@ -300,7 +300,7 @@ class DiffusionAD(DiffusionADExport, training.CarriedSettings, AnomalibModule):
     def configure_callbacks(self) -> list[Callback]:
         """Anomalib's components, and what training and prediction need besides."""
         components = cast("list[Callback]", super().configure_callbacks())
-        return [*components, *training.callbacks_for(self.randomness, self._first_look)]
+        return [*components, *training.callbacks_for(self.randomness, self._linear_fit)]
 
     @staticmethod
     def configure_evaluator() -> Evaluator:

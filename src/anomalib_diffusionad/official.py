@@ -147,7 +147,7 @@ def to_official(model: DiffusionADModel, args: Mapping[str, Any] | None = None, 
         ValueError: If the original code has no such model.
     """
     require(
-        not model.compact,
+        model.linear is None,
         "The original code has no compact networks: only models of the presets paper, small and tiny can be exported.",
     )
     height, width = sides(model.image_size)

@@ -14,7 +14,7 @@ from kornia.filters import gaussian_blur2d
 from torch import Tensor, nn
 
 from .checks import require, require_at_least, require_choice, require_not_negative
-from .compact import CompactSegmentation, CompactUNet, preconditioning
+from .compact import CompactSegmentation, CompactUNet, LinearDenoiser
 from .data.tiles import Size, as_size, check_image_size, sides, slide
 from .diffusion import add_noise, denoise_step, guide, linear_alpha_bar, predict_image, predict_noise
 from .unet import NUM_GROUPS, DenoisingUNet
@@ -46,9 +46,9 @@ class DiffusionADModel(nn.Module):
             together at most 512 x 512.
         base_channels: Width of the U-Net, a multiple of 32.
         segmentation_channels: Width of the segmentation network.
-        compact: Networks for short training runs in place of the paper's: a U-Net on folded pixels, and a segmentation
-            network that sees both one-step reconstructions, to which ``segmentation.fit`` has to show training images
-            before the training; see :class:`CompactSegmentation`.
+        compact: Networks for short training runs in place of the paper's: a linear denoiser of the training images, to
+            which ``linear.fit`` and ``segmentation.fit`` have to show them before training, a U-Net that corrects it,
+            and a segmentation network that sees both one-step reconstructions; see :class:`CompactSegmentation`.
         t_small: Time step of the small noise scale at inference, in ``[0, t_big)``.
         t_big: Time step of the large noise scale at inference, below ``num_timesteps``.
         guidance_scale: w of Eq. 7; 0 gives the small-scale reconstruction alone.
@@ -106,7 +106,7 @@ class DiffusionADModel(nn.Module):
         self.smoothing_sigma = smoothing_sigma
         self.noise_seed = noise_seed
 
-        self.compact = compact
+        self.linear = LinearDenoiser(image_size) if compact else None
         self.unet: DenoisingUNet | CompactUNet
         self.segmentation: DiscriminativeSubNetwork | CompactSegmentation
         if compact:
@@ -186,7 +186,7 @@ class DiffusionADModel(nn.Module):
             The guided reconstruction ``(B, 3, H, W)``, or, of compact networks, both one-step reconstructions,
             ``(B, 6, H, W)``; in [-1, 1].
         """
-        if not self.compact:
+        if self.linear is None:
             return guided
         # the U-Net of compact networks learns from its own target alone
         return torch.cat([small, big], dim=1).detach()
@@ -232,9 +232,9 @@ class DiffusionADModel(nn.Module):
     ) -> tuple[Tensor, Tensor | None]:
         """What the U-Net should predict on images of which some have anomalies that it should remove.
 
-        Of compact networks it is the noise whose removal by Eq. 6 leaves the clean image. Errors count in units of what
-        the first estimate leaves at each scale, and more where there is an anomaly. Of the others it is the noise that
-        was added, as in Eq. 9.
+        With a linear denoiser the target is the noise whose removal by Eq. 6 leaves the clean image. Errors count in
+        units of what the linear estimate leaves at each scale, and more where there is an anomaly. Without one it is
+        the noise that was added, as in Eq. 9.
 
         Args:
             image: ``(B, 3, H, W)`` in [0, 1].
@@ -246,11 +246,11 @@ class DiffusionADModel(nn.Module):
         Returns:
             Targets ``(2, B, 3, H, W)`` and weights of their squared errors ``(2, B, 1, H, W)``; None for 1.
         """
-        if not self.compact:
+        if self.linear is None:
             return noise, None
         level = self.alpha_bar[t][:, :, None, None, None]
         ratio = (level / (1 - level)).sqrt()
-        unit = (ratio * preconditioning.deviation(level)).square()
+        unit = (ratio * self.linear.deviation(level)).square()
         return noise + ratio * (image - clean), (1 + (ANOMALY_WEIGHT - 1) * mask) / unit
 
     def segment(self, image: Tensor, views: Tensor) -> Tensor:
@@ -305,11 +305,11 @@ class DiffusionADModel(nn.Module):
             embedding = embedding[:, None].expand(-1, part, -1).flatten(0, 1)
         else:
             embedding = self.unet.embed(t.flatten())
-        if not self.compact:
+        if self.linear is None:
             return self.unet(noisy, embedding).float()
         with torch.autocast(noisy.device.type, enabled=False):
-            estimate, left = preconditioning.estimate(noisy, alpha_bar), preconditioning.deviation(alpha_bar)
-            seen = preconditioning.scale(noisy, alpha_bar)
+            estimate, left = self.linear(noisy, alpha_bar)
+            seen = self.linear.scale(noisy, estimate, alpha_bar)
         return predict_noise(noisy, estimate + left * self.unet(seen, embedding).float(), alpha_bar)
 
     def _restore_iteratively(self, image: Tensor) -> Tensor:

@@ -29,15 +29,15 @@ def found(network: CompactSegmentation, *compared: torch.Tensor) -> torch.Tensor
 
 
 @pytest.mark.parametrize("size", [64, 96, 128])
-def test_the_unet_keeps_the_size_and_depends_on_image_and_time(size: int) -> None:
+def test_the_unet_keeps_the_size_and_depends_on_image_estimate_and_time(size: int) -> None:
     network = random_ends(CompactUNet(32))
-    x, t = torch.rand(2, 3, size, size), torch.tensor([3, 3])
+    x, t = torch.rand(2, 6, size, size), torch.tensor([3, 3])
     with torch.no_grad():
         before = network(x, network.embed(t))
         assert before.shape == (2, 3, size, size)
         later = network(x, network.embed(t + 50))
         other = x.clone()
-        other[:, 2, 0, 0] += 1
+        other[:, 5, 0, 0] += 1
         changed = network(other, network.embed(t))
     assert (later - before).abs().max() > 1e-3
     assert (changed - before).abs().max() > 1e-3

@@ -3,7 +3,8 @@
 
 """Networks for training runs of minutes on a processor."""
 
+from .linear_denoiser import LinearDenoiser
 from .segmentation import CompactSegmentation
 from .unet import CompactUNet
 
-__all__ = ["CompactSegmentation", "CompactUNet"]
+__all__ = ["CompactSegmentation", "CompactUNet", "LinearDenoiser"]

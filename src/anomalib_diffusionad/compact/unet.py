@@ -1,7 +1,7 @@
 # Copyright (C) 2026 The anomalib-diffusionad authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""A U-Net that corrects a first estimate: few wide levels on pixels folded into channels."""
+"""A U-Net that corrects the linear denoiser: few wide levels on pixels folded into channels."""
 
 import torch
 from torch import Tensor, nn
@@ -69,7 +69,7 @@ class Attention(nn.Module):
 
 
 class CompactUNet(nn.Module):
-    """Predicts the error of a first estimate in units of its standard deviation.
+    """Predicts the error of the linear estimate in units of its standard deviation.
 
     Pixels are folded by 4 along each axis; skips are added rather than concatenated; the lowest level attends. At
     first it predicts 0.
@@ -83,7 +83,7 @@ class CompactUNet(nn.Module):
         widths = [multiplier * base_channels for multiplier in MULTIPLIERS]
         embedding = 4 * base_channels
         self.time_embedding = TimeEmbedding(base_channels)
-        self.stem = nn.Conv2d(3 * PATCH**2, widths[0], kernel_size=1)
+        self.stem = nn.Conv2d(6 * PATCH**2, widths[0], kernel_size=1)
         before = [widths[0], *widths]
         self.down = nn.ModuleList(ResidualBlock(*pair, embedding) for pair in zip(before, widths, strict=False))
         self.middle1, self.middle2 = (ResidualBlock(widths[-1], widths[-1], embedding) for _ in range(2))
@@ -104,7 +104,7 @@ class CompactUNet(nn.Module):
         """Predict the error.
 
         Args:
-            x: Scaled noisy images, ``(N, 3, H, W)``.
+            x: Scaled noisy images and linear estimates, ``(N, 6, H, W)``.
             embedding: What :meth:`embed` gives for the time step of each image.
 
         Returns:

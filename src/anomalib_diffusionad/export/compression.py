@@ -19,6 +19,7 @@ from torchvision.transforms.v2 import RandomCrop, Resize
 
 from anomalib_diffusionad.checks import require, require_share
 from anomalib_diffusionad.data.images import Transform, as_seen
+from anomalib_diffusionad.data.tiles import MIN_IMAGE_SIZE
 
 if TYPE_CHECKING:
     import openvino
@@ -191,9 +192,9 @@ def ends(graph: "openvino.Model") -> list[str]:
 
 
 def exact_products(graph: "openvino.Model") -> list[str]:
-    """Names of the matrix products that resize images."""
+    """Names of the matrix products of images: those that resize them and those of the linear denoiser."""
     products = [node for node in graph.get_ordered_ops() if node.get_type_name() == "MatMul"]
-    return [node.get_friendly_name() for node in products if _resizes(node)]
+    return [node.get_friendly_name() for node in products if _resizes(node) or _is_linear_denoiser(node)]
 
 
 def _settings(graph: "openvino.Model", datamodule: AnomalibDataModule, *, tiled: bool = False) -> dict[str, Any]:
@@ -264,3 +265,8 @@ def _is_shortcut(layer: "openvino.Node") -> bool:
 def _resizes(product: "openvino.Node") -> bool:
     shape = list(product.get_output_partial_shape(0))
     return len(shape) == 4 and shape[1] == IMAGE_CHANNELS
+
+
+def _is_linear_denoiser(product: "openvino.Node") -> bool:
+    sides = [side for number in (0, 1) for side in list(product.get_input_partial_shape(number))]
+    return any(side.is_static and side.get_length() >= IMAGE_CHANNELS * MIN_IMAGE_SIZE**2 for side in sides)

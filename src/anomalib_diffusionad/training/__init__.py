@@ -11,10 +11,10 @@ from anomalib_diffusionad.visualization.visualizer import HeatMapVisualizer
 from .carried_settings import CarriedSettings
 from .file_reading import FileReading
 from .finite_loss import FiniteLoss, ShownLoss
-from .first_look import FirstLook
 from .input_check import InputCheck, check_pre_processor, check_values
 from .labels import TestClasses
 from .last_checkpoint import LastCheckpoint
+from .linear_fit import LinearFit
 from .metrics import metrics
 from .optimizers import make_optimizer
 from .progress import Progress, one_cycle
@@ -26,8 +26,8 @@ from .trainer_setup import TrainerSetup, make_pre_processor, synthesis_inputs
 
 __all__ = [
     "CarriedSettings",
-    "FirstLook",
     "HeatMapVisualizer",
+    "LinearFit",
     "Progress",
     "ShownLoss",
     "StepRandomness",
@@ -44,12 +44,12 @@ __all__ = [
 ]
 
 
-def callbacks_for(randomness: StepRandomness, first_look: FirstLook) -> list[Callback]:
+def callbacks_for(randomness: StepRandomness, linear_fit: LinearFit) -> list[Callback]:
     """The callbacks of a model.
 
     Args:
         randomness: That of the training steps.
-        first_look: What training steps ask how images lie.
+        linear_fit: What training steps ask how images lie.
     """
     thresholds = SyntheticThreshold()
     return [
@@ -59,7 +59,7 @@ def callbacks_for(randomness: StepRandomness, first_look: FirstLook) -> list[Cal
         TrainerSetup(),
         randomness,
         FiniteLoss(),
-        first_look,
+        linear_fit,
         SegmentationReplay(),
         InputCheck(),
         FileReading(),

@@ -66,7 +66,7 @@ class SegmentationReplay(Callback):
             rows = torch.randint(len(self._examples), (max(1, count // 2),), generator=generator).tolist()
             values = turn(torch.stack([self._examples[row] for row in rows]).float(), generator)
             image, views, mask = values.split([3, values.shape[1] - 4, 1], dim=1)
-            if pl_module.model.compact and torch.rand((), generator=generator) < ALONE:
+            if pl_module.model.linear is not None and torch.rand((), generator=generator) < ALONE:
                 views = image
             self._update(trainer, pl_module, image, views, mask)
 

@@ -1,7 +1,7 @@
 # Copyright (C) 2026 The anomalib-diffusionad authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""What a run sees of its training images before the first step."""
+"""The axes of the training images, and whether these lie alike."""
 
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -10,20 +10,48 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from anomalib.data import Folder
 from anomalib.engine import Engine
 from PIL import Image
+from torch.nn import functional as F  # noqa: N812
 
 from anomalib_diffusionad import DiffusionAD
-from anomalib_diffusionad.training.first_look import FirstLook
+from anomalib_diffusionad.training.linear_fit import LinearFit, aligned
+from anomalib_diffusionad.training.symmetries import turn_each
 
-from ..conftest import QUIET, LossRecorder, make_datamodule, write_folder
-from .bars import SIZE, bars
+from ..conftest import QUIET, make_datamodule, write_folder
+
+SIZE = 64
 
 
-def fit(module: DiffusionAD, images: torch.Tensor | Iterable[SimpleNamespace]) -> FirstLook:
+def bars(count: int = 40, *, turned: bool) -> torch.Tensor:
+    """Bright bars of uneven brightness on a dark ground, upright or in any pose."""
+    generator = torch.Generator().manual_seed(0)
+    images = 0.1 + 0.02 * torch.rand(count, 3, SIZE, SIZE, generator=generator)
+    for image in images:
+        image[:, 12:52, 28:36] += 0.5 + 0.2 * torch.rand((), generator=generator)
+    for _ in range(4 if turned else 0):
+        images = turn_each(images, generator)
+    return images
+
+
+def test_images_lie_alike_or_in_any_pose() -> None:
+    assert aligned(bars(turned=False))
+    assert not aligned(bars(turned=True))
+    generator = torch.Generator().manual_seed(0)
+    assert not aligned(torch.rand(40, 3, SIZE, SIZE, generator=generator))  # a texture
+    assert aligned(torch.rand(4, 3, SIZE, SIZE, generator=generator))  # too few to tell
+
+
+def test_images_that_differ_much_are_as_if_in_any_pose() -> None:
+    images, generator = bars(turned=False), torch.Generator().manual_seed(1)
+    clouds = F.avg_pool2d(torch.randn(images.shape, generator=generator), 5, stride=1, padding=2)
+    assert aligned(images + 0.4 * clouds)
+    assert not aligned(images + 0.9 * clouds)  # turned 1.3 times as far from their estimates
+
+
+def fit(module: DiffusionAD, images: torch.Tensor | Iterable[SimpleNamespace]) -> LinearFit:
     """Run the callback on images in memory, or on batches."""
-    callback = FirstLook()
+    callback = LinearFit()
     loader = [SimpleNamespace(image=images)] if isinstance(images, torch.Tensor) else images
     strategy = SimpleNamespace(broadcast=lambda value: value, batch_to_device=lambda value, **_: value)
     trainer = SimpleNamespace(
@@ -34,18 +62,19 @@ def fit(module: DiffusionAD, images: torch.Tensor | Iterable[SimpleNamespace]) -
 
 
 @pytest.mark.parametrize("count", [1, 10, 40])
-def test_brightness_is_that_of_the_training_images(count: int) -> None:
+def test_the_axes_are_those_of_the_training_images(count: int) -> None:
     model = DiffusionAD(preset="compact", image_size=SIZE, segmentation_channels=8, visualizer=False)
     model.pre_processor = None
     images = bars(40, turned=False)[:count]
     assert not fit(model, images).any_pose
-    network = model.model.segmentation
-    torch.testing.assert_close(network.mean.flatten(), images.mean(dim=(0, 2, 3)))
-    torch.testing.assert_close(network.deviation, images.std())
+    linear = type(model.model.linear)(SIZE)
+    linear.fit(images)
+    for name, value in linear.state_dict().items():
+        assert torch.equal(value, model.model.linear.state_dict()[name])
 
 
-def test_looking_draws_nothing_that_the_run_draws() -> None:
-    """Random crops and augmentations give other images each time, but the same ones to a run that is resumed."""
+def test_a_resumed_run_finds_out_the_same() -> None:
+    """Random crops and augmentations give other images each time."""
     model = DiffusionAD(preset="compact", image_size=SIZE, segmentation_channels=8, visualizer=False)
     model.pre_processor = None
 
@@ -54,31 +83,12 @@ def test_looking_draws_nothing_that_the_run_draws() -> None:
             yield SimpleNamespace(image=torch.rand(40, 3, SIZE, SIZE))
 
     state = torch.get_rng_state()
-    means = []
+    axes = []
     for _ in range(2):
         assert fit(model, Augmented()).any_pose
-        means.append(model.model.segmentation.mean.clone())
-    assert torch.equal(*means)
+        axes.append(model.model.linear.axes.clone())
+    assert torch.equal(*axes)
     assert torch.equal(torch.get_rng_state(), state)
-
-
-def test_a_run_looks_once_and_a_resumed_one_knows(datamodule: Folder, tmp_path: Path) -> None:
-    def make() -> DiffusionAD:
-        return DiffusionAD(preset="compact", image_size=SIZE, segmentation_channels=8, visualizer=False)
-
-    model, recorder = make(), LossRecorder()
-    engine = Engine(max_epochs=1, default_root_dir=tmp_path, callbacks=[recorder], **QUIET)
-    engine.fit(model, datamodule=datamodule)
-    assert len(recorder.losses) == 2
-    seen = torch.stack([item.image for item in datamodule.train_data])
-    torch.testing.assert_close(model.model.segmentation.deviation, seen.std(), rtol=0, atol=1e-5)
-    path = tmp_path / "model.ckpt"
-    engine.trainer.save_checkpoint(path)
-    resumed = make()
-    Engine(max_epochs=2, default_root_dir=tmp_path, **QUIET).fit(resumed, datamodule=datamodule, ckpt_path=path)
-    loaded = DiffusionAD.load_from_checkpoint(path)
-    for other in (resumed, loaded):
-        assert torch.equal(other.model.segmentation.mean, model.model.segmentation.mean)
 
 
 def test_images_of_another_size_are_named() -> None:
