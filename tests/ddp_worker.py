@@ -86,7 +86,8 @@ def work_by_time(data: Path, out: Path, **arguments) -> dict:
     timed = Timed(clock)
     model = make_model(recipe="fast", preset="compact", foreground="none", segmentation_replay=2, evaluator=False)
     keep = ModelCheckpoint(dirpath=out / "weights", every_n_epochs=99, save_top_k=0)
-    engine = Engine(max_epochs=-1, default_root_dir=out / "timed", callbacks=[timed, clock, keep], **arguments)
+    root = out / f"timed{torch.distributed.get_rank()}"  # anomalib numbers a folder in each process: never both at once
+    engine = Engine(max_epochs=-1, default_root_dir=root, callbacks=[timed, clock, keep], **arguments)
     engine.fit(model, datamodule=make_datamodule(data, train_batch_size=2))
     engine.trainer.save_checkpoint(out / "after.ckpt")  # ranks that took different ways would wait for each other
     content = b"".join(value.numpy().tobytes() for value in model.model.state_dict().values())

@@ -29,7 +29,7 @@ def run_distributed(data: Path, out: Path, batch_size: int) -> list[dict]:
     done = subprocess.run(  # noqa: S603 - our own script
         command, env=environment, cwd=out, capture_output=True, text=True, timeout=400, check=False
     )
-    assert done.returncode == 0, done.stderr[-3000:]
+    assert done.returncode == 0, done.stderr
     return [json.loads((out / f"rank{rank}.json").read_text()) for rank in range(PROCESSES)]
 
 
