@@ -13,6 +13,7 @@ from anomalib.data import Folder, ImageBatch
 from anomalib.deploy import TorchInferencer
 from anomalib.deploy.export import CompressionType
 from anomalib.metrics import AUROC, F1Score
+from anomalib.pre_processing import PreProcessor
 from PIL import Image
 from torchvision.transforms.v2 import Resize
 from torchvision.transforms.v2.functional import to_image
@@ -31,7 +32,7 @@ from anomalib_diffusionad.export.compression import (
     quantize_with_accuracy_control,
 )
 from anomalib_diffusionad.export.metadata import facts
-from anomalib_diffusionad.export.resizing import resize
+from anomalib_diffusionad.export.resizing import resize, what_is_exported
 from anomalib_diffusionad.post_processor import ProbabilityPostProcessor
 from anomalib_diffusionad.recipes import Settings
 
@@ -107,7 +108,7 @@ def test_without_an_input_size_the_graph_resizes_images_as_the_training_did(tmp_
 def test_thresholds_and_size_travel_with_the_graph(exported_files: tuple[Path, Path]) -> None:
     onnxruntime = pytest.importorskip("onnxruntime")
     onnx_file, openvino_file = exported_files
-    expected = {"image_size": "64", "image_threshold": "0.5", "pixel_threshold": "0.5"}
+    expected = {"image_size": "64", "image_threshold": "0.5", "pixel_threshold": "0.5", "resize": "none"}
     session = onnxruntime.InferenceSession(onnx_file, providers=["CPUExecutionProvider"])
     found = session.get_modelmeta().custom_metadata_map
     assert {name: found[f"diffusion_ad.{name}"] for name in expected} == expected
@@ -118,15 +119,30 @@ def test_thresholds_and_size_travel_with_the_graph(exported_files: tuple[Path, P
 def test_facts_have_the_thresholds_in_use() -> None:
     post_processor = ProbabilityPostProcessor(image_sensitivity=0.6)
     post_processor.set_thresholds(image=0.3, pixel=0.25)
-    values = facts(post_processor, Settings(image_size=128))
+    values = facts(post_processor, Settings(image_size=128), "none")
     assert float(values["image_threshold"]) == pytest.approx(0.2)
     assert float(values["pixel_threshold"]) == pytest.approx(0.25)
-    assert "image_threshold" not in facts(None, Settings())
+    assert "image_threshold" not in facts(None, Settings(), "none")
+
+
+@pytest.mark.parametrize(
+    ("transform", "input_size", "words"),
+    [
+        (Resize((64, 64), antialias=True), None, "bilinear, antialiased, in the graph"),
+        (Resize((64, 64), antialias=True), (80, 64), "bilinear, antialiased, in the graph"),
+        (Resize((64, 64), antialias=True), (64, 64), "none"),
+        (Resize((64, 64), antialias=False), None, "in the graph"),
+        (None, (64, 64), "none"),
+    ],
+)
+def test_the_metadata_say_how_the_graph_resizes(transform: Resize | None, input_size: tuple, words: str) -> None:
+    assert what_is_exported(PreProcessor(transform), input_size) == words
 
 
 def test_facts_of_tiles_and_deep_images_are_there_where_they_count() -> None:
-    assert not {"tile_overlap", "top_k", "intensity_range"} & set(facts(None, Settings()))
-    values = facts(None, Settings(image_size=64, tile_size=64, tile_overlap=0.5, intensity_range=(0.0, 4095.0)))
+    assert not {"tile_overlap", "top_k", "intensity_range"} & set(facts(None, Settings(), "none"))
+    settings = Settings(image_size=64, tile_size=64, tile_overlap=0.5, intensity_range=(0.0, 4095.0))
+    values = facts(None, settings, "none")
     assert (values["tile_overlap"], values["top_k"], values["resize"]) == ("0.5", "50", "none")
     assert values["intensity_range"] == "0 4095"
 
@@ -233,6 +249,7 @@ def weight_types(graph: "Model") -> dict[str, str]:
 
 def test_the_u_net_is_quantised_and_the_rest_is_not(openvino_file: Path, batch: np.ndarray, tmp_path: Path) -> None:
     write_larger_folder(tmp_path)
+    (tmp_path / "good" / "._0.png").write_bytes(b"left by a Mac")
     graph = read(openvino_file)
     expected = anomaly_map(graph, batch)
     kept = float_layers(graph)

@@ -68,17 +68,17 @@ def test_instructions_of_a_gpu(monkeypatch: pytest.MonkeyPatch, has: bool) -> No
 
 @pytest.mark.usefixtures("shallow_unet")
 @pytest.mark.parametrize(
-    ("precision", "instructions", "warned"),
-    [("bf16-mixed", False, True), ("bf16-mixed", True, False), ("32-true", False, False)],
+    ("precision", "instructions", "taken"),
+    [("bf16-mixed", False, "32-true"), ("bf16-mixed", True, "bf16-mixed"), ("32-true", False, "32-true")],
 )
-def test_a_slow_precision_is_warned_of(
+def test_a_processor_without_bfloat16_computes_in_float32_and_says_so(
     datamodule: Folder,
     tmp_path: Path,
     caplog: pytest.LogCaptureFixture,
     monkeypatch: pytest.MonkeyPatch,
     precision: str,
     instructions: bool,
-    warned: bool,
+    taken: str,
 ) -> None:
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": instructions}, raising=False)
     engine = Engine(
@@ -88,9 +88,14 @@ def test_a_slow_precision_is_warned_of(
         enable_progress_bar=False,
         default_root_dir=tmp_path,
     )
+    model, types = make_model(evaluator=False), set()
+    head = next(layer for layer in reversed(list(model.model.modules())) if isinstance(layer, torch.nn.Conv2d))
+    head.register_forward_hook(lambda _module, _given, output: types.add(output.dtype))
     with caplog.at_level(logging.WARNING, logger="anomalib_diffusionad"):
-        engine.test(make_model(evaluator=False), datamodule=datamodule)
-    assert ("--trainer.precision 32-true" in caplog.text) == warned
+        engine.test(model, datamodule=datamodule)
+    assert engine.trainer.precision == taken
+    assert types == {torch.bfloat16 if taken == "bf16-mixed" else torch.float32}
+    assert ("computes in float32" in caplog.text) == (precision != taken)
 
 
 COUNT = """

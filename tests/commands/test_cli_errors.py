@@ -7,10 +7,11 @@ import sys
 from pathlib import Path
 
 import pytest
+from lightning.pytorch import Trainer
 
 from anomalib_diffusionad.commands import cli
 
-from ..conftest import write_folder
+from ..conftest import make_model, write_folder
 
 
 @pytest.fixture
@@ -27,7 +28,7 @@ def test_bad_input_ends_with_a_message_alone(command: list[str], monkeypatch: py
     command += ["calibrate", "--ckpt_path", "none.ckpt", "--data", "none"]
     with pytest.raises(SystemExit) as ended:
         cli.main()
-    assert ended.value.code == "error: The checkpoint none.ckpt does not exist."
+    assert str(ended.value.code).startswith("error: The checkpoint none.ckpt does not exist.")
     monkeypatch.setenv(cli.DEBUG, "1")
     with pytest.raises(FileNotFoundError):
         cli.main()
@@ -38,6 +39,33 @@ def test_other_errors_keep_their_traceback(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr(cli, "DiffusionADCLI", lambda: int("one"))
     with pytest.raises(ValueError, match="invalid literal"):
         cli.main()
+
+
+def test_a_checkpoint_that_is_not_there_is_told_before_a_folder_is_made(
+    command: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    folder = write_folder(tmp_path / "data", normal=1)
+    command += ["fit", "--config", "fast", "--data.root", str(folder), "--ckpt_path", "none.ckpt"]
+    with pytest.raises(SystemExit, match=r"error: The checkpoint none\.ckpt does not exist\. .* \.ckpt files below"):
+        cli.main()
+    assert not (tmp_path / "results").exists()
+
+
+def test_predict_does_not_keep_all_maps_in_memory(
+    command: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    path, trainer, given = tmp_path / "model.ckpt", Trainer(accelerator="cpu", logger=False), []
+    trainer.strategy.connect(make_model())
+    trainer.save_checkpoint(path, weights_only=True)
+    monkeypatch.setattr(Trainer, "predict", lambda _self, *arguments: given.append(arguments))
+    command += ["predict", "--data", str(write_folder(tmp_path / "data", normal=1) / "good"), "--ckpt_path", str(path)]
+    for last, kept in (([], False), (["--return_predictions", "true"], True)):
+        command += last
+        cli.main()
+        *_, return_predictions, _ = given[-1]
+        assert return_predictions is kept
 
 
 @pytest.mark.parametrize("subcommand", ["test", "predict", "export"])

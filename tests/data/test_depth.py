@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from anomalib.data import PredictDataset
+from anomalib.data import Folder, PredictDataset
 from anomalib.data.utils import read_image
 from anomalib.deploy.export import CompressionType
 from anomalib.engine import Engine
@@ -288,3 +288,16 @@ def test_values_beyond_the_range_are_named(tmp_path: Path, caplog: pytest.LogCap
     (path,) = write_values(tmp_path, (RAMP * 5000).astype(np.uint16))
     Engine(default_root_dir=tmp_path / "run", **QUIET).predict(make_model(intensity_range=(0, 4095)), data_path=path)
     assert "1 images have values beyond the model's intensity_range" in caplog.text
+
+
+@pytest.mark.usefixtures("shallow_unet")
+@pytest.mark.parametrize("leave_out_broken", [False, True])
+def test_values_beyond_a_given_range_are_named_before_training(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, leave_out_broken: bool
+) -> None:
+    (tmp_path / "data" / "good").mkdir(parents=True)
+    write_values(tmp_path / "data" / "good", *[(RAMP * 5000).astype(np.uint16)] * 2)
+    model = make_model(intensity_range=(0, 4095), leave_out_broken=leave_out_broken)
+    datamodule = Folder("deep", "good", tmp_path / "data", num_workers=0, test_split_mode="none", val_split_mode="none")
+    Engine(max_steps=1, default_root_dir=tmp_path / "run", **QUIET).fit(model, datamodule=datamodule)
+    assert "2 images have values beyond the model's intensity_range (0" in caplog.text

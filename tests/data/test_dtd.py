@@ -89,7 +89,7 @@ def test_a_wrong_checksum_leaves_nothing_behind(
 ) -> None:
     monkeypatch.setattr(dtd, "DOWNLOAD_INFO", replace(dtd.DOWNLOAD_INFO, hashsum="0" * 64))
     for _ in range(2):
-        with pytest.raises(RuntimeError, match="does not match the required hash"):
+        with pytest.raises(OSError, match="does not match the required hash"):
             download_dtd(tmp_path / "dtd")
     assert len(requests) == 2
     assert not list((tmp_path / "dtd").iterdir())
@@ -101,7 +101,7 @@ def test_offline_it_says_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         raise URLError(reason)
 
     monkeypatch.setattr(download, "urlretrieve", fail)
-    with pytest.raises(RuntimeError, match=r"no route to host.*by hand from https://\S+dtd/, .*as anomaly_source"):
+    with pytest.raises(OSError, match=r"no route to host.*by hand from https://\S+dtd/, .*as anomaly_source"):
         download_dtd(tmp_path / "dtd")
 
 

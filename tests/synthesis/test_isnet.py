@@ -100,5 +100,5 @@ def test_offline_it_says_what_to_download(rembg: ModuleType) -> None:
 
     rembg.new_session = fail
     network = ISNet()
-    with pytest.raises(RuntimeError, match=r"no route to host .*isnet-general-use\.onnx .*'auto'"):
+    with pytest.raises(OSError, match=r"no route to host .*isnet-general-use\.onnx .*'auto'"):
         network(half(200))

@@ -107,6 +107,13 @@ def test_many_broken_files_are_counted_and_not_all_listed(tmp_path: Path) -> Non
         check_files([File(tmp_path / f"{number}.png") for number in range(9)], decode=False)
 
 
+def test_an_image_too_large_for_pillow_is_named_with_the_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    picture().save(tmp_path / "large.png")
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
+    with pytest.raises(ValueError, match=r"large\.png: it has more than the 0\.002 million pixels that Pillow opens"):
+        check_files([File(tmp_path / "large.png")], decode=False)
+
+
 @pytest.mark.parametrize("place", ["good", "bad", "masks"])
 def test_a_broken_file_stops_the_run_before_training(tmp_path: Path, place: str) -> None:
     """Files of the test set too: else training would end in an error."""

@@ -22,7 +22,12 @@ from anomalib_diffusionad.data.depth import read_float
 from anomalib_diffusionad.recipes import Settings
 from anomalib_diffusionad.training import thresholds as thresholds_file
 from anomalib_diffusionad.training.batches import spread_batches
-from anomalib_diffusionad.training.thresholds import IMAGES, SyntheticThreshold, _scores_of_whole_images
+from anomalib_diffusionad.training.thresholds import (
+    IMAGES,
+    SyntheticThreshold,
+    _normal_batches,
+    _scores_of_whole_images,
+)
 
 from ..conftest import QUIET, make_datamodule, write_folder
 
@@ -190,29 +195,68 @@ def test_dataloaders_and_any_datamodule_give_thresholds(
     assert asked == [1], "there is a validation set"
 
 
-@pytest.mark.parametrize(("kept", "word"), [("normal", "are normal"), ("nothing", "empty")])
-def test_a_validation_set_that_cannot_give_thresholds_is_replaced_and_named(
+@pytest.mark.parametrize(
+    ("kept", "words"),
+    [
+        ([0], "Thresholds from synthetic anomalies on held-out images"),
+        ([1], "Thresholds from synthetic anomalies on training images"),
+        ([1], "cannot give them: all its images are anomalous"),
+        ([], "The validation set is empty"),
+    ],
+)
+def test_a_validation_set_without_both_classes_gives_normal_images_or_is_named(
     folder: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
-    kept: str,
-    word: str,
+    kept: list[int],
+    words: str,
 ) -> None:
     class Split(Folder):
         def _create_val_split(self) -> None:
             labels = self.test_data.samples.label_index
-            rows = [row for row, label in enumerate(labels) if word == "are normal" and label == 0]
+            rows = [row for row, label in enumerate(labels) if label in kept]
             self.val_data = self.test_data.subsample(rows)
 
     datamodule = Split(
         name="s", root=folder, normal_dir="good", abnormal_dir="bad", normal_test_dir="test_good", mask_dir="masks",
         train_batch_size=4, eval_batch_size=4, num_workers=0,
     )  # fmt: skip
-    with caplog.at_level(logging.WARNING):
+    with caplog.at_level(logging.INFO):
         fit_and_read(tmp_path, monkeypatch, [], datamodule=datamodule, max_epochs=1)
-    (text,) = [record.getMessage() for record in caplog.records if "synthetic anomalies" in record.getMessage()]
-    assert word in text
+    (record,) = [record for record in caplog.records if "Thresholds from synth" in record.getMessage()]
+    assert words in record.getMessage()
+    assert record.levelno == (logging.INFO if kept == [0] else logging.WARNING)
+    assert "does not contain any anomalous" not in caplog.text
+
+
+def test_images_held_out_give_the_threshold_that_new_images_need(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A network that knows its training images scores weak anomalies above them, but below new normal images."""
+    seen: list[torch.Tensor] = []
+
+    def scored(_model, image: torch.Tensor):
+        if image.shape[0] == 1:  # validation, image by image
+            seen.append(image)
+        known = torch.stack([torch.cat(seen).eq(one).flatten(1).all(dim=1).any() for one in image])
+        weak = torch.arange(len(image)) == 0
+        score = torch.where(known, 0.4, torch.where(weak, 0.2, 0.6))
+        return InferenceBatch(pred_score=score, anomaly_map=score.view(-1, 1, 1, 1).expand(-1, 1, *image.shape[2:]))
+
+    monkeypatch.setattr("anomalib_diffusionad.torch_model.DiffusionADModel.forward", scored)
+    data = make_datamodule(folder, val_split_mode="from_train", val_split_ratio=0.5, seed=0, eval_batch_size=1)
+    model, _, _ = train(data, tmp_path)
+    assert float(model.post_processor.image_threshold) == pytest.approx(0.6)
+
+
+def test_few_images_held_out_are_looked_at_again_and_again() -> None:
+    loader = DataLoader([SimpleNamespace(image=torch.rand(3, 64, 64)) for _ in range(3)], batch_size=2)
+    loader.collate_fn = lambda items: SimpleNamespace(image=torch.stack([item.image for item in items]))
+    trainer = SimpleNamespace(strategy=SimpleNamespace(batch_to_device=lambda batch, **_: batch))
+    module = SimpleNamespace(pre_processor=None, model=SimpleNamespace(image_size=64))
+    batches = list(_normal_batches(trainer, module, loader))
+    assert sum(len(batch.image) for batch in batches) == 3 * -(-IMAGES // 3)
 
 
 def test_without_masks_the_threshold_of_pixels_is_synthetic(

@@ -17,7 +17,8 @@ from anomalib_diffusionad.data.images import evenly
 from anomalib_diffusionad.hardware import choose_device, describe_machine, keep_freed_memory
 from anomalib_diffusionad.lightning_model import DiffusionAD
 from anomalib_diffusionad.torch_model import DiffusionADModel
-from anomalib_diffusionad.training.input_check import leave_out_hidden
+from anomalib_diffusionad.training.checkpoint import check_complete
+from anomalib_diffusionad.training.input_check import datasets_in, leave_out_hidden
 
 from .figures import draw_reconstructions, plot_noise_scale, plot_sweep
 from .page import write_page
@@ -74,9 +75,7 @@ def ablate(
         ValueError: If a value is wrong, or the test set lacks normal or defective images; the message says which.
     """
     _check(images, synthetic_images, iterative_images, batch_size)
-    if not ckpt_path.is_file():
-        msg = f"The checkpoint {ckpt_path} does not exist."
-        raise FileNotFoundError(msg)
+    check_complete(ckpt_path)
     check_folder(out, "out")
     keep_freed_memory()
     model = DiffusionAD.load_from_checkpoint(ckpt_path, map_location="cpu")
@@ -90,7 +89,7 @@ def ablate(
     sweeps = make_sweeps(network, times, _guidance_scales(guidance_scales))
     data.prepare_data()
     data.setup()
-    leave_out_hidden(getattr(data, f"{part}_data", None) for part in ("train", "val", "test"))
+    leave_out_hidden(datasets_in(data))
     test = read_test_samples(data, model, images)
     paths, held_out = held_out_paths(data)
     synthetic = synthetic_samples(paths, model, settings, synthetic_images // 2, seed)

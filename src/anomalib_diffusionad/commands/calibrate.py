@@ -15,11 +15,12 @@ from scipy.stats import beta
 from tqdm import tqdm
 
 from anomalib_diffusionad.checks import require, require_at_least, require_share
+from anomalib_diffusionad.data.depth import IntensityRange
 from anomalib_diffusionad.data.files import check_place
 from anomalib_diffusionad.data.images import find_images, read_as_seen
 from anomalib_diffusionad.hardware import choose_device, keep_freed_memory
 from anomalib_diffusionad.lightning_model import DiffusionAD
-from anomalib_diffusionad.training.checkpoint import AtomicCheckpointIO
+from anomalib_diffusionad.training.checkpoint import AtomicCheckpointIO, check_complete
 from anomalib_diffusionad.training.input_check import File, check_files
 
 logger = logging.getLogger(__name__)
@@ -77,12 +78,9 @@ def calibrate(
     for name, value in (("image_threshold", image_threshold), ("pixel_threshold", pixel_threshold)):
         if value is not None:
             require_share(name, value)
-    if not ckpt_path.is_file():
-        msg = f"The checkpoint {ckpt_path} does not exist."
-        raise FileNotFoundError(msg)
+    check_complete(ckpt_path)
     out = ckpt_path.with_name(f"{ckpt_path.stem}_calibrated{ckpt_path.suffix}") if out is None else out
     check_place(out, "out")
-    normal_files, defect_files = (_files(folder) for folder in (data, defects))
     keep_freed_memory()
     device = choose_device(accelerator)
     model: Any = DiffusionAD.load_from_checkpoint(ckpt_path, map_location="cpu").eval().to(device)
@@ -90,7 +88,8 @@ def calibrate(
         hasattr(model.post_processor, "set_thresholds"),
         f"{ckpt_path} was trained without DiffusionAD's post-processor, so it has no thresholds.",
     )
-    normal, defective = (score_files(model, files, batch_size) for files in (normal_files, defect_files))
+    found_files = [_files(folder, model.settings.intensity_range) for folder in (data, defects)]
+    normal, defective = (score_files(model, files, batch_size) for files in found_files)
     if normal is not None:
         found = choose_thresholds(normal, false_alarms)
         image_threshold = found[0] if image_threshold is None else image_threshold
@@ -171,11 +170,11 @@ def score_files(model: DiffusionAD, files: list[Path], batch_size: int) -> Score
     return Scored(torch.cat(scores).numpy(), torch.cat(peaks).numpy())
 
 
-def _files(folder: str | None) -> list[Path]:
+def _files(folder: str | None, intensity_range: IntensityRange) -> list[Path]:
     if folder is None:
         return []
     files = find_images(folder)
-    check_files([File(path) for path in files], decode=True)
+    check_files([File(path) for path in files], decode=True, intensity_range=intensity_range)
     return files
 
 

@@ -27,6 +27,7 @@ from anomalib_diffusionad.checks import require
 from anomalib_diffusionad.comparison import compare
 from anomalib_diffusionad.lightning_model import DiffusionAD
 from anomalib_diffusionad.registration import register
+from anomalib_diffusionad.training.checkpoint import check_complete
 
 from .app import app
 from .calibrate import calibrate
@@ -56,6 +57,8 @@ CONFIG_KINDS = {"compare": COMPARISON, "preview": TRAINING}
 OF_TRAINED = {"validate", "test", "predict", "export"}
 # set by the user, shows where an error comes from; jsonargparse follows it as well
 DEBUG = "JSONARGPARSE_DEBUG"
+# checkpoints that Lightning finds by itself
+LIGHTNINGS_OWN = {"best", "last", "hpc", "registry"}
 # arguments of DiffusionAD that are objects, or True for its own, or False for none
 COMPONENTS = ("pre_processor", "post_processor", "evaluator", "visualizer")
 
@@ -129,10 +132,15 @@ class DiffusionADCLI(AnomalibCLI):
         anomalib's own would load the checkpoint into a model of the class alone.
 
         Raises:
-            ValueError: If a trained model is needed and none is given.
+            FileNotFoundError: If there is no such checkpoint.
+            ValueError: If a trained model is needed and none is given, or the file is none.
         """
         arguments = super()._prepare_subcommand_kwargs(subcommand)
         path, model = arguments.get("ckpt_path"), arguments["model"]
+        if path is not None and str(path).split(":")[0] not in LIGHTNINGS_OWN:
+            check_complete(path)
+        if arguments.get("return_predictions", False) is None:
+            arguments["return_predictions"] = False  # Lightning would keep all images and maps, and nobody sees them
         require(
             path is not None or subcommand not in OF_TRAINED or not isinstance(model, DiffusionAD),
             f"{subcommand} needs --ckpt_path, a checkpoint of a training run: an untrained model finds nothing.",
@@ -209,7 +217,7 @@ def main() -> None:
     register()
     try:
         DiffusionADCLI()
-    except (ValueError, OSError, ImportError) as error:
+    except (ValueError, OSError, ImportError, FloatingPointError) as error:
         if DEBUG in os.environ or not _has_own_words(error):
             raise
         sys.exit(f"error: {error}")

@@ -23,6 +23,7 @@ from lightning.pytorch.trainer.states import TrainerFn
 from anomalib_diffusionad.checks import require, require_both_classes
 from anomalib_diffusionad.lightning_model import DiffusionAD
 from anomalib_diffusionad.post_processor import ProbabilityPostProcessor
+from anomalib_diffusionad.training.input_check import datasets_in, leave_out_hidden
 
 from .backbone import load_backbone
 from .config import Cell
@@ -122,13 +123,14 @@ def check_category_folder(datamodule: AnomalibDataModule) -> None:
 
 
 def check_test_set(datamodule: AnomalibDataModule) -> None:
-    """Set a datamodule up, and check before any training that there is something to measure.
+    """Set a datamodule up without hidden files, and check before any training that there is something to measure.
 
     Raises:
         ValueError: If the test set lacks normal or defective images.
     """
     datamodule.prepare_data()
     datamodule.setup(TrainerFn.FITTING)  # as the trainer would, which then does not do it again
+    leave_out_hidden(datasets_in(datamodule))
     samples = getattr(getattr(datamodule, "test_data", None), "samples", None)
     if samples is None or "label_index" not in samples.columns:
         return

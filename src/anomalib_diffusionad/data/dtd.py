@@ -29,7 +29,7 @@ def download_dtd(root: Path = DEFAULT_ROOT) -> Path:
         The folder with the images, ``root/images``; ``root/dtd/images`` where anomalib's DRAEM has downloaded it.
 
     Raises:
-        RuntimeError: If the download fails or its checksum is wrong. What was downloaded is removed.
+        OSError: If the download fails or its checksum is wrong. What was downloaded is removed.
     """
     images = root / "images"
     for place in (images, root / "dtd" / "images"):
@@ -46,7 +46,7 @@ def download_dtd(root: Path = DEFAULT_ROOT) -> Path:
                 f"DTD could not be downloaded to {root}: {error} Download it by hand from {HOME_PAGE}, unpack it, and "
                 f"give the folder with its images as anomaly_source; or leave anomaly_source out."
             )
-            raise RuntimeError(msg) from error
+            raise OSError(msg) from error
         try:
             (Path(unfinished) / "dtd" / "images").rename(images)
         except OSError:

@@ -4,6 +4,7 @@
 """Export to ONNX and OpenVINO."""
 
 import inspect
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -22,7 +23,7 @@ from anomalib_diffusionad.training import check_values
 
 from .compression import check_compression, check_metric, compress, quantize, quantize_with_accuracy_control
 from .metadata import facts, write_onnx_metadata, write_openvino_metadata
-from .resizing import exportable
+from .resizing import exportable, what_is_exported
 
 if TYPE_CHECKING:
     from anomalib.models import AnomalibModule
@@ -85,8 +86,9 @@ class DiffusionADExport(ExportMixin):
         model = cast("Any", self.model)
         if model.tiled:  # a graph of tiles, whatever the size of images
             kwargs["input_size"] = sides(model.image_size)
+        bound = inspect.signature(super().to_onnx).bind(*args, **kwargs)
         path = super().to_onnx(*args, **kwargs)
-        write_onnx_metadata(path, self._facts())
+        write_onnx_metadata(path, self._facts(bound.arguments.get("input_size")))
         return path
 
     def to_openvino(self, *args, **kwargs) -> Path:
@@ -109,13 +111,13 @@ class DiffusionADExport(ExportMixin):
         # OpenVINO optimises the graph itself
         arguments["onnx_kwargs"] = {"optimize": False} | (arguments["onnx_kwargs"] or {})
         path = super().to_openvino(**arguments)
-        write_openvino_metadata(path, self._facts())
+        write_openvino_metadata(path, self._facts(arguments["input_size"]))
         return path
 
-    def _facts(self) -> dict[str, str]:
+    def _facts(self, input_size: Sequence[int] | None) -> dict[str, str]:
         """What a program that runs the graph has to know."""
         model = cast("Any", self)
-        return facts(model.post_processor, model.settings)
+        return facts(model.post_processor, model.settings, what_is_exported(model.pre_processor, input_size))
 
     def _compress_ov_model(
         self,

@@ -20,6 +20,7 @@ from torchvision.transforms.v2 import RandomCrop, Resize
 from anomalib_diffusionad.checks import require, require_share
 from anomalib_diffusionad.data.images import Transform, as_seen
 from anomalib_diffusionad.data.tiles import MIN_IMAGE_SIZE
+from anomalib_diffusionad.training.input_check import datasets_in, leave_out_hidden
 
 if TYPE_CHECKING:
     import openvino
@@ -223,9 +224,10 @@ def _metric(metric: Metric | None) -> Metric:
 
 
 def _set_up(datamodule: AnomalibDataModule) -> None:
-    """Set a datamodule up for all stages, once: images would be split anew."""
+    """Set a datamodule up for all stages, once: images would be split anew. Hidden files are left out."""
     if not hasattr(datamodule, "train_data"):
         datamodule.setup("fit")
+    leave_out_hidden(datasets_in(datamodule))
 
 
 def _at_size_of(graph: "openvino.Model", loader: DataLoader, *, tiled: bool = False) -> DataLoader:

@@ -13,24 +13,25 @@ from anomalib_diffusionad.recipes import Settings
 SECTION = "diffusion_ad"
 
 
-def facts(post_processor: Any, settings: Settings) -> dict[str, str]:  # noqa: ANN401
+def facts(post_processor: Any, settings: Settings, resize: str) -> dict[str, str]:  # noqa: ANN401
     """What a program that runs a graph has to know.
 
     Args:
         post_processor: That of the model, any of anomalib's; None for none.
         settings: Those of the model.
+        resize: How the graph resizes images.
 
     Returns:
         ``image_size``; ``tile_overlap`` and ``top_k``, if the graph is of tiles; ``intensity_range``, if it is known;
-        ``resize``, which the graph does itself; and, with a post-processor, ``image_threshold`` and
+        ``resize``, which the graph does itself, or ``none``; and, with a post-processor, ``image_threshold`` and
         ``pixel_threshold``, above which ``pred_label`` and ``pred_mask`` are true.
     """
     found = {
         "image_size": " ".join(map(str, dict.fromkeys(sides(settings.image_size)))),
-        "resize": "bilinear, antialiased, in the graph",
+        "resize": resize,
     }
     if settings.tile_size is not None:
-        found |= {"resize": "none", "tile_overlap": f"{settings.tile_overlap:.9g}", "top_k": str(settings.top_k)}
+        found |= {"tile_overlap": f"{settings.tile_overlap:.9g}", "top_k": str(settings.top_k)}
     if not isinstance(settings.intensity_range, str):
         found["intensity_range"] = " ".join(f"{value:.9g}" for value in settings.intensity_range)
     for name in ("image_threshold", "pixel_threshold"):

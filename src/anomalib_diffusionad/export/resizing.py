@@ -12,14 +12,31 @@ from torchvision.transforms.v2 import Compose, InterpolationMode, Resize
 
 def exportable(pre_processor: nn.Module | None, image: Tensor) -> Tensor:
     """Pre-process an image, in operators that every format has."""
+    size = _size_of(pre_processor)
+    if size is None:
+        return image if pre_processor is None else pre_processor(image)
+    same = all(isinstance(side, int) and side == wanted for side, wanted in zip(image.shape[2:], size, strict=True))
+    return image if same else resize(image, size)
+
+
+def what_is_exported(pre_processor: nn.Module | None, input_size: Sequence[int] | None) -> str:
+    """How a graph resizes, in words for its metadata.
+
+    Args:
+        pre_processor: That of the model.
+        input_size: Height and width of the images that the graph takes; None if they may be any.
+    """
+    size = _size_of(pre_processor)
+    if getattr(pre_processor, "transform", None) is None or (input_size and size and [*input_size] == [*size]):
+        return "none"
+    return "in the graph" if size is None else "bilinear, antialiased, in the graph"
+
+
+def _size_of(pre_processor: nn.Module | None) -> Sequence[int] | None:
+    """Height and width that a pre-processor resizes to with ``antialias``; None if it does anything else."""
     transform = getattr(pre_processor, "transform", None)
     steps = transform.transforms if isinstance(transform, Compose) else [transform]
-    if len(steps) != 1 or not isinstance(steps[0], Resize) or not _is_smooth(steps[0]):
-        return image if pre_processor is None else pre_processor(image)
-    same = all(
-        isinstance(side, int) and side == wanted for side, wanted in zip(image.shape[2:], steps[0].size, strict=True)
-    )
-    return image if same else resize(image, steps[0].size)
+    return steps[0].size if len(steps) == 1 and isinstance(steps[0], Resize) and _is_smooth(steps[0]) else None
 
 
 def _is_smooth(step: Resize) -> bool:

@@ -58,7 +58,7 @@ class ISNet:
             bool ``(H, W)``, or None where nearly nothing or nearly everything is marked.
 
         Raises:
-            RuntimeError: If the weights can be neither found nor downloaded.
+            OSError: If the weights can be neither found nor downloaded.
         """
         mask = np.asarray(self._session.predict(Image.fromarray(image))[0].convert("L")) > 127
         return mask if MIN_AREA <= mask.mean() <= MAX_AREA else None
@@ -80,7 +80,7 @@ class ISNet:
                 f"page of rembg (github.com/danielgatis/rembg) by another way and give its path as foreground, or as "
                 f"weights to the foreground command; or take 'auto', which needs no download."
             )
-            raise RuntimeError(msg) from error
+            raise OSError(msg) from error
 
 
 def _session_from(weights: Path) -> Any:  # noqa: ANN401

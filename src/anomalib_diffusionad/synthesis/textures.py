@@ -88,7 +88,7 @@ class TextureBank:
             Textures on the CPU, uint8 ``(count, 3, *size)``.
 
         Raises:
-            RuntimeError: If no file of the window can be read.
+            OSError: If no file of the window can be read.
         """
         self._request(step)
         picks = torch.randint(self.window, (count,), generator=generator).tolist()
@@ -126,7 +126,7 @@ class TextureBank:
                 if texture is not None:
                     return texture
         msg = f"None of the {self.window} textures could be read; the first is {self.files[self._order[0]]}."
-        raise RuntimeError(msg)
+        raise OSError(msg)
 
 
 def open_textures(anomaly_source: str | None, size: Size, capacity_mib: int = CAPACITY_MIB) -> TextureBank | None:
@@ -139,7 +139,7 @@ def open_textures(anomaly_source: str | None, size: Size, capacity_mib: int = CA
 
     Raises:
         FileNotFoundError: If the folder is missing or holds no images.
-        RuntimeError: If DTD cannot be downloaded.
+        OSError: If DTD cannot be downloaded.
     """
     if anomaly_source is None:
         logger.info("No anomaly_source given: synthetic anomalies are made from the training images alone.")

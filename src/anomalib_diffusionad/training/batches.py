@@ -1,7 +1,7 @@
 # Copyright (C) 2026 The anomalib-diffusionad authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Training images outside of the training steps."""
+"""Images for training or validation outside of the training steps."""
 
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -17,11 +17,17 @@ BATCH_SIZE = 8
 
 
 def training_batches(trainer: Trainer, module: Any, count: int) -> Iterator[Any]:  # noqa: ANN401 - DiffusionAD
-    """Batches of training images as the model sees them, on its device, without anomalies.
+    """Batches of training images; arguments and errors as of :func:`batches_of`."""
+    return batches_of(trainer.train_dataloader, trainer, module, count)
+
+
+def batches_of(loader: Any, trainer: Trainer, module: Any, count: int) -> Iterator[Any]:  # noqa: ANN401
+    """Batches of a loader's images as the model sees those of the training, on its device, without anomalies.
 
     Reading them may draw random numbers.
 
     Args:
+        loader: Loader of images for training or validation.
         trainer: Trainer of the run.
         module: Model that is trained.
         count: Images in all, spread evenly over the data set where that can be done; all if there are fewer.
@@ -29,7 +35,7 @@ def training_batches(trainer: Trainer, module: Any, count: int) -> Iterator[Any]
     Raises:
         ValueError: If images have not the model's shape.
     """
-    for number, batch in enumerate(spread_batches(trainer.train_dataloader, count)):
+    for number, batch in enumerate(spread_batches(loader, count)):
         moved = trainer.strategy.batch_to_device(batch, dataloader_idx=0)
         if module.pre_processor is not None:
             module.pre_processor.on_train_batch_start(trainer, module, moved, number)

@@ -75,14 +75,20 @@ def not_of_a_run(path: str | Path) -> str:
 
 
 def check_complete(path: str | Path) -> None:
-    """Refuse a local file that is no checkpoint or only the beginning of one.
+    """Refuse a local file that is not there, or is no checkpoint or only the beginning of one.
 
     Raises:
-        ValueError: If it is.
+        FileNotFoundError: If there is no such file.
+        ValueError: If it is none.
     """
+    if "://" in str(path):
+        return
+    if not Path(path).is_file():
+        msg = f"The checkpoint {path} does not exist. Those of a run are the .ckpt files below its weights/lightning."
+        raise FileNotFoundError(msg)
     # the directory of the archive is written last
     require(
-        not Path(path).is_file() or zipfile.is_zipfile(path),
+        zipfile.is_zipfile(path),
         f"{path} is not a checkpoint, or its end is missing. Take another one, or copy it again.",
     )
 

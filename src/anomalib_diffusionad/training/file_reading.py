@@ -27,8 +27,8 @@ class FileReading(Callback):
     """Has the datasets of a run read deep images by the model's ``intensity_range``, and crops for its tiles.
 
     Training measures a range that is given as a word, and the checkpoint keeps it. Training images that are resized and
-    nothing else are read once. Images that are looked at through tiles come one by one: they may be large, and of
-    different sizes.
+    nothing else are read once, or, by workers, once an epoch. Images that are looked at through tiles come one by one:
+    they may be large, and of different sizes.
     """
 
     def __init__(self) -> None:

@@ -65,11 +65,14 @@ class InputCheck(Callback):
         Raises:
             ValueError: If the pre-processor does not fit, there is no training image, or a file cannot be used.
         """
-        check_pre_processor(pl_module.pre_processor, pl_module.input_size, pl_module.settings)
-        datasets, resized = datasets_of(trainer, stage), pl_module.settings.tile_size is None
+        settings = pl_module.settings
+        check_pre_processor(pl_module.pre_processor, pl_module.input_size, settings)
+        datasets, resized = datasets_of(trainer, stage), settings.tile_size is None
         leave_out_hidden(datasets.values())
-        if pl_module.settings.leave_out_broken:
-            known, files = None if stage == "fit" else pl_module.settings.intensity_range, list_files(datasets.values())
+        to_measure = stage == "fit" and isinstance(settings.intensity_range, str)
+        known = None if to_measure else settings.intensity_range
+        if settings.leave_out_broken:
+            files = list_files(datasets.values())
             problems = find_problems(files, decode=True, intensity_range=known, resized=resized)
             if problems:
                 logger.warning("Left out %d files that cannot be used:\n%s", len(problems), _some(problems.values()))
@@ -80,8 +83,8 @@ class InputCheck(Callback):
             "There are no training images. Put more into the folder with normal images, or let the datamodule split "
             "fewer of them off (test_split_mode, val_split_mode).",
         )
-        if stage == "fit" and not pl_module.settings.leave_out_broken:  # what is left of those was looked at
-            check_files(list_files(datasets.values()), decode=True, resized=resized)
+        if stage == "fit" and not settings.leave_out_broken:  # what is left of those was looked at
+            check_files(list_files(datasets.values()), decode=True, intensity_range=known, resized=resized)
 
     def on_train_start(self, trainer: Trainer, pl_module: Any) -> None:  # noqa: ANN401 - DiffusionAD
         """Lay the foreground masks as the images lie that will come, by whatever way they do.
@@ -322,6 +325,9 @@ def _problem(
             problem = problem_of_mask(image, file.image, resized=resized) if file.image is not None else None
         if file.image is not None and file.image.is_file():
             check_same_way_up(file.image, file.path)
+    except Image.DecompressionBombError:
+        limit = 2 * Image.MAX_IMAGE_PIXELS / 1e6  # type: ignore[operator]  # None is no limit
+        return f"it has more than the {limit:g} million pixels that Pillow opens: cut it into several files"
     except Exception as error:  # noqa: BLE001 - decoders raise many kinds
         return str(error).replace(f" {str(file.path)!r}", "")
     return problem
@@ -367,6 +373,11 @@ def datasets_of(trainer: Trainer, stage: str) -> dict[str, Any]:
         return {"train": train[0] if train else None} | others
     loop = {"validate": trainer.validate_loop, "test": trainer.test_loop}.get(stage, trainer.predict_loop)
     return {f"{number}": one for number, one in enumerate(_behind(loaders_given_to(loop)))}
+
+
+def datasets_in(datamodule: Any) -> list[Any]:  # noqa: ANN401 - one of anomalib's
+    """Datasets of a datamodule that is set up."""
+    return [getattr(datamodule, f"{part}_data", None) for part in ("train", "val", "test")]
 
 
 def loaders_given_to(loop: Any) -> list[Any]:  # noqa: ANN401 - one of Lightning's

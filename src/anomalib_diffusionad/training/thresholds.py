@@ -11,6 +11,7 @@ from typing import Any, cast
 
 import torch
 from anomalib.data import ImageBatch
+from anomalib.metrics.threshold import f1_adaptive_threshold
 from anomalib.post_processing import PostProcessor
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.trainer.states import TrainerFn
@@ -20,12 +21,13 @@ from torchmetrics import Metric
 
 from anomalib_diffusionad.data.images import evenly, read_as_seen
 
-from .batches import training_batches
+from .batches import batches_of, training_batches
 from .checkpoint import check_finite
 from .labels import Classes
 from .weights import NETWORK, evaluating, fingerprint, holding, share_buffers
 
 logger = logging.getLogger(__name__)
+anomalibs_logger = logging.getLogger(f1_adaptive_threshold.__name__)
 
 IMAGES = 64
 WHOLE_IMAGES = 4
@@ -35,9 +37,13 @@ class SyntheticThreshold(Callback):
     """Sees to it that a training run ends with thresholds of scores and maps for the weights that it saves.
 
     A validation set with normal and anomalous images gives them, as with any model of anomalib; it is asked once more
-    if the weights have changed since. Where there is none, they are those with the best F1 on up to 64 training images,
-    spread evenly, and the same images with a synthetic anomaly each. No test image is looked at, and scores and maps
-    stay as they are. The network has seen these images: on new ones it gives somewhat more false alarms.
+    if the weights have changed since. Else they are those with the best F1 on 64 normal images, spread evenly, and the
+    same images with a synthetic anomaly each. No test image is looked at, and scores and maps stay as they are.
+
+    The normal images are those of a validation set of normal images, if there is one, as a ``val_split_mode`` of
+    "from_train" makes it. The networks have not seen them, so that they score as new ones will. Else, with
+    ``tile_size``, and where foreground masks are those of files, they are training images, and new ones give more
+    false alarms.
 
     Attributes:
         run_is_over: The run has ended in a way that the trainer does not show.
@@ -54,6 +60,17 @@ class SyntheticThreshold(Callback):
         """Begin with nothing known."""
         del trainer, pl_module
         self.run_is_over, self._known = False, None
+        anomalibs_logger.addFilter(_is_not_of_one_class)
+
+    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Let anomalib say again what it has to say."""
+        del trainer, pl_module, stage
+        anomalibs_logger.removeFilter(_is_not_of_one_class)
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        """Do so after an error as well, when Lightning calls no ``teardown``."""
+        self.teardown(trainer, pl_module, "fit")
+        del exception
 
     def on_validation_epoch_start(self, trainer: Trainer, pl_module: Any) -> None:  # noqa: ANN401 - DiffusionAD
         """Note the weights that are validated, and what they replace."""
@@ -140,7 +157,8 @@ class SyntheticThreshold(Callback):
             logger.info("Thresholds from the validation set: %s.", _shown(post_processor))
             return
         of_images = {name: value for name, value in _state(post_processor).items() if "image" in name}
-        for batch in _synthetic_batches(trainer, module):
+        held_out = _held_out(trainer, module) if found[0] == (True, False) else None
+        for batch in _synthetic_batches(trainer, module, held_out):
             post_processor.on_validation_batch_end(trainer, module, batch)
         # each process looks at the same images
         with _alone(post_processor):
@@ -149,14 +167,20 @@ class SyntheticThreshold(Callback):
         if all(found[0]):
             post_processor.load_state_dict(of_images, strict=False)
             why, what = " The validation set has no masks for it.", "The threshold of pixels"
-        elif any(found[0]):
+        elif any(found[0]) and held_out is None:
             why = (
                 f" The validation set cannot give them: all its images are {'normal' if found[0][0] else 'anomalous'}."
             )
-        elif trainer.enable_validation:
+        elif trainer.enable_validation and held_out is None:
             why = " The validation set is empty or has no labels."
-        text = "%s from synthetic anomalies on training images: %s.%s"
-        logger.log(logging.WARNING if why else logging.INFO, text, what, _shown(post_processor), why)
+        where = "training" if held_out is None else "held-out"
+        text = "%s from synthetic anomalies on %s images: %s.%s"
+        logger.log(logging.WARNING if why else logging.INFO, text, what, where, _shown(post_processor), why)
+
+
+def _is_not_of_one_class(record: logging.LogRecord) -> bool:
+    """Whether anomalib says something else than that a validation set has one class, for which there is a cure here."""
+    return "does not contain any anomalous" not in record.getMessage()
 
 
 def _thresholded(module: Any) -> bool:  # noqa: ANN401
@@ -220,13 +244,33 @@ def _validation_batches(trainer: Trainer, module: Any) -> Iterator[Any]:  # noqa
             yield module.validation_step(moved, number)
 
 
-def _synthetic_batches(trainer: Trainer, module: Any) -> Iterator[ImageBatch]:  # noqa: ANN401
-    """Scored batches of training images and the same with anomalies."""
+def _held_out(trainer: Trainer, module: Any) -> Any:  # noqa: ANN401
+    """Loader of a validation set of normal images; None where anomalies are not put on such."""
+    usable = module.settings.tile_size is None and not module.synthesizer.foreground.needs_files
+    return next(iter(tree_leaves(trainer.val_dataloaders)), None) if usable else None
+
+
+def _normal_batches(trainer: Trainer, module: Any, held_out: Any) -> Iterator[Any]:  # noqa: ANN401
+    """Batches of normal images: those held out, again and again until there are enough, or training images."""
+    if held_out is None:
+        yield from training_batches(trainer, module, IMAGES)
+        return
+    seen = 0
+    while seen < IMAGES:
+        for batch in batches_of(held_out, trainer, module, IMAGES):
+            yield batch
+            seen += len(batch.image)
+
+
+def _synthetic_batches(trainer: Trainer, module: Any, held_out: Any = None) -> Iterator[ImageBatch]:  # noqa: ANN401
+    """Scored batches of normal images and the same with anomalies."""
     generator = torch.Generator().manual_seed(0)
     scores = _scores_of_whole_images(trainer, module) if module.settings.tile_size is not None else torch.zeros(1)
     seen = 0
-    for moved in training_batches(trainer, module, IMAGES):
-        normal, paths = moved.image.as_subclass(Tensor), getattr(moved, "image_path", None)
+    for moved in _normal_batches(trainer, module, held_out):
+        normal = moved.image.as_subclass(Tensor)
+        # masks of images held out are found on them, however those of the training lie in their files
+        paths = getattr(moved, "image_path", None) if held_out is None else None
         foreground = getattr(moved, "foreground", None)
         steps = module.synthesizer.steps(normal, paths, module.global_step, generator, foreground)
         rest = scores[(seen + torch.arange(len(normal))) % len(scores)].to(normal.device)

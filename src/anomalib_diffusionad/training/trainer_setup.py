@@ -16,6 +16,8 @@ from anomalib.pre_processing import PreProcessor
 from lightning.fabric.plugins import TorchCheckpointIO
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.cli import SaveConfigCallback
+from lightning.pytorch.plugins.precision import Precision
+from lightning.pytorch.strategies import Strategy
 
 from anomalib_diffusionad.checks import require
 from anomalib_diffusionad.data.images import resize_to
@@ -35,7 +37,7 @@ TRAINING_ALONE = ("optimizer", "lr_scheduler")
 
 
 class TrainerSetup(Callback):
-    """Sets checkpoint writing, validation and memory up before a run, and refuses or warns of precisions."""
+    """Sets checkpoint writing, validation and memory up before a run, and refuses or replaces precisions."""
 
     def __init__(self) -> None:
         self._limit_val_batches: int | float | None = None
@@ -68,13 +70,7 @@ class TrainerSetup(Callback):
             self._limit_val_batches = trainer.limit_val_batches
             trainer.limit_val_batches = 0
         if trainer.precision.startswith("bf16") and not computes_bfloat16(strategy.root_device):
-            device, instead = ("processor", "32-true") if strategy.root_device.type == "cpu" else ("GPU", "16-mixed")
-            logger.warning(
-                "This %s has no instructions for bfloat16: precision %s is slow here. Take --trainer.precision %s.",
-                device,
-                trainer.precision,
-                instead,
-            )
+            _go_without_bfloat16(strategy)
         _save_config_for_all_commands(trainer)
 
     def teardown(self, trainer: Trainer, pl_module: AnomalibModule, stage: str) -> None:  # type: ignore[override]
@@ -94,6 +90,15 @@ class TrainerSetup(Callback):
         if self._kept_memory:  # not where the user keeps it
             restore_allocator()
             self._kept_memory = False
+
+
+def _go_without_bfloat16(strategy: Strategy) -> None:
+    """Compute in float32 on a processor for which bfloat16 is many times the work; on a GPU, say what is faster."""
+    if strategy.root_device.type == "cpu":
+        strategy.precision_plugin = Precision()
+        logger.warning("This processor has no instructions for bfloat16: it computes in float32, precision 32-true.")
+    else:
+        logger.warning("This GPU has no instructions for bfloat16 and is slow so: take --trainer.precision 16-mixed.")
 
 
 def _share_folder(trainer: Trainer) -> None:

@@ -4,6 +4,7 @@
 """What images, and the files that are made of them, are called."""
 
 import os
+from pathlib import Path
 from typing import Any
 
 from lightning.pytorch import Trainer
@@ -27,6 +28,27 @@ class ImageNames:
             rank = f"{trainer.global_rank}_" if trainer.world_size > 1 else ""
             return [f"{rank}{number:06d}.png" for number in range(first, self._count)]
         return [str(path) for path in batch.image_path]
+
+
+class Places:
+    """Gives each image's picture a place of its own: where anomalib's is that of another image, a number is added."""
+
+    def __init__(self) -> None:
+        self._taken: dict[Path, str] = {}
+
+    def __call__(self, wanted: Path, suffix: str, name: str) -> Path:
+        """Where a picture goes.
+
+        Args:
+            wanted: Where anomalib's picture of the image goes.
+            suffix: What is put after the stem of that in place of its own suffix.
+            name: Name of the image.
+        """
+        number, path = 1, wanted.with_name(derived_name(wanted.stem, suffix))
+        while self._taken.setdefault(path, name) != name:
+            number += 1
+            path = wanted.with_name(derived_name(wanted.stem, f"_{number}{suffix}"))
+        return path
 
 
 def are_files(batch: Any) -> bool:  # noqa: ANN401 - a batch of any kind

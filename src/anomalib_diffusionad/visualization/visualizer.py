@@ -20,7 +20,7 @@ from torch import Tensor
 from anomalib_diffusionad.data.depth import file_is_deep
 from anomalib_diffusionad.torch_model import DiffusionADModel
 
-from .names import ImageNames, are_files, derived_name
+from .names import ImageNames, Places, are_files
 from .pictures import COLOURS
 from .stages import draw_one, stages_of_the_peak
 from .table import image_threshold, labels, word
@@ -33,7 +33,11 @@ LARGEST = 2048  # pixels of a side that is drawn as it is
 
 
 class HeatMapVisualizer(ImageVisualizer):
-    """anomalib's pictures, also of images that are no files, which it draws but cannot name."""
+    """anomalib's pictures, each in a place of its own, also of images that anomalib cannot read or name."""
+
+    def __init__(self, *args, **kwargs) -> None:
+        super().__init__(*args, **kwargs)
+        self._places = Places()
 
     def on_test_batch_end(
         self,
@@ -45,25 +49,24 @@ class HeatMapVisualizer(ImageVisualizer):
         dataloader_idx: int = 0,
     ) -> None:
         """Draw the images of a batch."""
+        del pl_module, outputs
         if batch_idx == 0 and dataloader_idx == 0:
             self._names = ImageNames()
         names = self._names(batch, trainer)
         files = are_files(batch)
         large = max(batch.image.shape[-2:]) > LARGEST
-        given, folder = self.output_dir, Path(self.output_dir or Path(trainer.default_root_dir) / "images")
-        on_disk = files and all(Path(name).exists() for name in names)  # paths may be names that a dataset gives
-        if on_disk and not large and not any(file_is_deep(name) for name in names):
-            self.output_dir = folder
-            super().on_test_batch_end(trainer, pl_module, outputs, batch, batch_idx, dataloader_idx)
-            self.output_dir = given  # anomalib would go on writing to the folder of the first run
-            return
+        folder = Path(self.output_dir or Path(trainer.default_root_dir) / "images")
         folder.mkdir(parents=True, exist_ok=True)
         for name, item in zip(names, batch, strict=True):
+            # paths may be names that a dataset gives
+            as_it_is = files and not large and Path(name).exists() and not file_is_deep(name)
             shown: dict[str, Any] = {field: _small(getattr(item, field)) for field in FIELDS}
-            drawn = self.visualize(ImageItem(**shown))  # what it is made for; frames are other items
+            # what it is made for; frames are other items
+            drawn = self.visualize(ImageItem(image_path=name if as_it_is else None, **shown))
             if isinstance(drawn, Image):
-                # written as PNG: the suffix of a deep image may be of a format that takes no colours
-                drawn.save(picture_path(trainer, name, folder).with_suffix(".png") if files else folder / name)
+                wanted = picture_path(trainer, name, folder) if files else folder / name
+                # the suffix of a deep image may be of a format that takes no colours
+                drawn.save(self._places(wanted, wanted.suffix if as_it_is else ".png", name))
 
 
 class ReconstructionVisualizer(Visualizer):
@@ -96,7 +99,7 @@ class ReconstructionVisualizer(Visualizer):
     def __init__(self, heat_maps: bool = True, output_dir: str | Path | None = None) -> None:
         self.output_dir = output_dir
         self.heat_maps = HeatMapVisualizer(output_dir=output_dir) if heat_maps else None
-        self._written: dict[Path, str] = {}
+        self._places = Places()
         self._names = ImageNames()
 
     def on_test_batch_end(
@@ -146,12 +149,7 @@ class ReconstructionVisualizer(Visualizer):
     def _path(self, trainer: Trainer, image_path: str) -> Path:
         """Where the picture of an image goes; another image never has the same place."""
         heat_map = picture_path(trainer, image_path, self.output_dir or Path(trainer.default_root_dir) / "images")
-        path = heat_map.with_name(derived_name(heat_map.stem, SUFFIX))
-        number = 1
-        while self._written.setdefault(path, image_path) != image_path:
-            number += 1
-            path = heat_map.with_name(derived_name(heat_map.stem, f"_{number}{SUFFIX}"))
-        return path
+        return self._places(heat_map, SUFFIX, image_path)
 
 
 def picture_path(trainer: Trainer, image_path: str, folder: str | Path) -> Path:
