@@ -17,7 +17,6 @@ from anomalib_diffusionad.data.images import evenly
 from anomalib_diffusionad.hardware import choose_device, describe_machine, keep_freed_memory
 from anomalib_diffusionad.lightning_model import DiffusionAD
 from anomalib_diffusionad.torch_model import DiffusionADModel
-from anomalib_diffusionad.training.checkpoint import check_complete
 from anomalib_diffusionad.training.input_check import datasets_in, leave_out_hidden
 
 from .figures import draw_reconstructions, plot_noise_scale, plot_sweep
@@ -75,7 +74,6 @@ def ablate(
         ValueError: If a value is wrong, or the test set lacks normal or defective images; the message says which.
     """
     _check(images, synthetic_images, iterative_images, batch_size)
-    check_complete(ckpt_path)
     check_folder(out, "out")
     keep_freed_memory()
     model = DiffusionAD.load_from_checkpoint(ckpt_path, map_location="cpu")
@@ -89,7 +87,7 @@ def ablate(
     sweeps = make_sweeps(network, times, _guidance_scales(guidance_scales))
     data.prepare_data()
     data.setup()
-    leave_out_hidden(datasets_in(data))
+    leave_out_hidden(datasets_in(data).values())
     test = read_test_samples(data, model, images)
     paths, held_out = held_out_paths(data)
     synthetic = synthetic_samples(paths, model, settings, synthetic_images // 2, seed)

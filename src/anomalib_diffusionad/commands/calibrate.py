@@ -20,7 +20,7 @@ from anomalib_diffusionad.data.files import check_place
 from anomalib_diffusionad.data.images import find_images, read_as_seen
 from anomalib_diffusionad.hardware import choose_device, keep_freed_memory
 from anomalib_diffusionad.lightning_model import DiffusionAD
-from anomalib_diffusionad.training.checkpoint import AtomicCheckpointIO, check_complete
+from anomalib_diffusionad.training.checkpoint import AtomicCheckpointIO
 from anomalib_diffusionad.training.input_check import File, check_files
 
 logger = logging.getLogger(__name__)
@@ -78,7 +78,6 @@ def calibrate(
     for name, value in (("image_threshold", image_threshold), ("pixel_threshold", pixel_threshold)):
         if value is not None:
             require_share(name, value)
-    check_complete(ckpt_path)
     out = ckpt_path.with_name(f"{ckpt_path.stem}_calibrated{ckpt_path.suffix}") if out is None else out
     check_place(out, "out")
     keep_freed_memory()

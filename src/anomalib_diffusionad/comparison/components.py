@@ -130,7 +130,7 @@ def check_test_set(datamodule: AnomalibDataModule) -> None:
     """
     datamodule.prepare_data()
     datamodule.setup(TrainerFn.FITTING)  # as the trainer would, which then does not do it again
-    leave_out_hidden(datasets_in(datamodule))
+    leave_out_hidden(datasets_in(datamodule).values())
     samples = getattr(getattr(datamodule, "test_data", None), "samples", None)
     if samples is None or "label_index" not in samples.columns:
         return

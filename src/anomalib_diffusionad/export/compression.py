@@ -227,7 +227,7 @@ def _set_up(datamodule: AnomalibDataModule) -> None:
     """Set a datamodule up for all stages, once: images would be split anew. Hidden files are left out."""
     if not hasattr(datamodule, "train_data"):
         datamodule.setup("fit")
-    leave_out_hidden(datasets_in(datamodule))
+    leave_out_hidden(datasets_in(datamodule).values())
 
 
 def _at_size_of(graph: "openvino.Model", loader: DataLoader, *, tiled: bool = False) -> DataLoader:

@@ -36,6 +36,7 @@ logger = logging.getLogger(__name__)
 # resizing with bicubic interpolation may leave [0, 1] a little
 MARGIN = 0.25
 LISTED = 5
+PARTS = ("train", "val", "test")
 FILMS = {".avi", ".mkv", ".mov", ".mp4"}
 
 
@@ -363,8 +364,7 @@ def datasets_of(trainer: Trainer, stage: str) -> dict[str, Any]:
     datamodule = getattr(trainer, "datamodule", None)
     if datamodule is not None:
         # anomalib predicts what it tests
-        names = {"fit": ("train", "val", "test"), "validate": ("val",)}.get(stage, ("test",))
-        return {name: getattr(datamodule, f"{name}_data", None) for name in names}
+        return datasets_in(datamodule, {"fit": PARTS, "validate": ("val",)}.get(stage, ("test",)))
     if stage == "fit":
         train, val = (
             _behind(loaders_given_to(loop)) for loop in (trainer.fit_loop, trainer.fit_loop.epoch_loop.val_loop)
@@ -375,9 +375,9 @@ def datasets_of(trainer: Trainer, stage: str) -> dict[str, Any]:
     return {f"{number}": one for number, one in enumerate(_behind(loaders_given_to(loop)))}
 
 
-def datasets_in(datamodule: Any) -> list[Any]:  # noqa: ANN401 - one of anomalib's
-    """Datasets of a datamodule that is set up."""
-    return [getattr(datamodule, f"{part}_data", None) for part in ("train", "val", "test")]
+def datasets_in(datamodule: Any, parts: Sequence[str] = PARTS) -> dict[str, Any]:  # noqa: ANN401 - one of anomalib's
+    """Datasets of a datamodule that is set up, by name; None where it has none."""
+    return {part: getattr(datamodule, f"{part}_data", None) for part in parts}
 
 
 def loaders_given_to(loop: Any) -> list[Any]:  # noqa: ANN401 - one of Lightning's

@@ -163,17 +163,18 @@ class SyntheticThreshold(Callback):
         # each process looks at the same images
         with _alone(post_processor):
             post_processor.on_validation_epoch_end(trainer, module)
-        why, what = "", "Thresholds"
+        why, what, where = "", "Thresholds", "training"
         if all(found[0]):
             post_processor.load_state_dict(of_images, strict=False)
             why, what = " The validation set has no masks for it.", "The threshold of pixels"
-        elif any(found[0]) and held_out is None:
+        elif held_out is not None:
+            where = "held-out"
+        elif any(found[0]):
             why = (
                 f" The validation set cannot give them: all its images are {'normal' if found[0][0] else 'anomalous'}."
             )
-        elif trainer.enable_validation and held_out is None:
+        elif trainer.enable_validation:
             why = " The validation set is empty or has no labels."
-        where = "training" if held_out is None else "held-out"
         text = "%s from synthetic anomalies on %s images: %s.%s"
         logger.log(logging.WARNING if why else logging.INFO, text, what, where, _shown(post_processor), why)
 
