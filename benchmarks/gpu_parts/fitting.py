@@ -1,7 +1,7 @@
 # Copyright (C) 2026 The anomalib-diffusionad authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Training steps as Lightning runs them, with all callbacks of the model, on images that are already on the device."""
+"""Training steps as Lightning runs them, with all callbacks of the model, on images that come from the host."""
 
 from typing import Any
 
@@ -58,7 +58,7 @@ class Window(Callback):
 def fit(model: DiffusionAD, batch: int, precision: str, device: torch.device, *windows: Window) -> None:
     """Train for as many steps as the windows need, on one random batch."""
     steps = max(window.last for window in windows) + 1
-    images = random_images(batch, model.settings.image_size).to(device)
+    images = random_images(batch, model.settings.image_size)
     trainer = Trainer(
         accelerator="gpu" if device.type == "cuda" else "cpu",
         devices=1,

@@ -10,9 +10,11 @@ from typing import Any
 import torch
 from common import random_images
 from contenders import seconds_a_batch
+from lightning.pytorch import Trainer
 from torch.autograd import DeviceType
 from torch.profiler import ProfilerActivity, profile
 
+from anomalib_diffusionad import DiffusionAD
 from anomalib_diffusionad.comparison.speed import PeakMemory, settle_memory
 from anomalib_diffusionad.recipes import RECIPES
 
@@ -25,24 +27,27 @@ PROFILED = 2
 
 
 def measure(plan: Plan) -> None:
-    """The paper's networks with and without checkpointing, the small ones with and without the fast recipe's replay."""
-    replay = RECIPES["fast"].segmentation_replay
+    """The fast recipe, the paper's networks in both memory layouts and with checkpointing, then the small ones."""
+    plan.measure("recipe fast", measure_step, plan, RECIPES["fast"].preset, {"recipe": "fast"})
     plan.measure(PAPER, measure_step, plan, PAPER)
+    if plan.on_gpu:  # on a CPU none is chosen
+        plan.measure(f"{PAPER}, contiguous", measure_step, plan, PAPER, None, Contiguous(0, 0))
     plan.measure(f"{PAPER}, checkpointing", measure_step, plan, PAPER, {"gradient_checkpointing": True})
-    for preset in plan.small:
+    for preset in reversed(plan.small):
         plan.measure(preset, measure_step, plan, preset)
-        plan.measure(f"{preset}, replay {replay}", measure_step, plan, preset, {"segmentation_replay": replay})
 
 
-def measure_step(plan: Plan, preset: str, arguments: dict[str, Any] | None = None) -> dict[str, Any]:
+def measure_step(plan: Plan, preset: str, arguments: dict[str, Any] | None = None, *others: Window) -> dict[str, Any]:
     """Train for some steps in bf16-mixed, and time the synthesis by itself."""
     scale, device = plan.scale, plan.device
     model = plan.make_model(preset, **(arguments or {}))
     clock = Clock(scale.settling, scale.steps, device)
     windows = (clock, Profiled(clock.last, PROFILED)) if plan.on_gpu else (clock,)
     with PeakMemory(device, settle_memory(device)) as memory:
-        fit(model, scale.batch, "bf16-mixed", device, *windows)
-    images, synthesizer = random_images(scale.batch, scale.size).to(device), model.synthesizer.to(device)
+        fit(model, scale.batch, "bf16-mixed", device, *windows, *others)
+    synthesizer = model.synthesizer.to(device)
+    # broad anomalies are drawn on the host
+    images = random_images(scale.batch, scale.size).to("cpu" if synthesizer.anomalies == "broad" else device)
     synthesis = seconds_a_batch(synthesizer, images, scale.repeats)
     facts = {
         "batch": scale.batch,
@@ -101,6 +106,15 @@ class Clock(Window):
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
         return time.perf_counter()
+
+
+class Contiguous(Window):
+    """Keeps the U-Net in torch's usual memory layout, in which group normalisation computes on a GPU."""
+
+    def on_fit_start(self, trainer: Trainer, pl_module: DiffusionAD) -> None:  # type: ignore[override]
+        """Change the layout that the model has chosen."""
+        del trainer
+        pl_module.model.unet.to(memory_format=torch.contiguous_format)
 
 
 class Profiled(Window):

@@ -172,13 +172,14 @@ class AnomalySynthesizer(nn.Module):
             or less at random. Broad anomalies that cannot be seen are left out, and their image is normal.
         """
         rows = self._anomalous_rows(len(image), generator)
-        image = image.contiguous()  # pixels are painted through views
+        there = image.device
+        image = (image.cpu() if self.anomalies == "broad" else image).contiguous()  # pixels are painted through views
         result, mask, label = image.clone(), torch.zeros_like(image[:, :1]), torch.zeros(len(image), dtype=torch.long)
         given = None if foreground is None else foreground[rows]
         if rows and self.anomalies == "broad":
             drawn = self._broad(image, rows, image_path, step, generator, given)
             result[rows], mask[rows] = drawn.result.to(result), drawn.mask.to(mask)
-            label[rows] = drawn.mask.flatten(1).any(dim=1).long().cpu()
+            label[rows] = drawn.mask.flatten(1).any(dim=1).long()
         elif rows:
             paths = None if image_path is None else [image_path[row] for row in rows]
             normal = torch.stack([image[row] for row in rows]).float()
@@ -196,7 +197,7 @@ class AnomalySynthesizer(nn.Module):
                 blended = _mix(before, appearance, opacity[number])
                 result[row].flatten(1).index_copy_(1, position, blended.to(result))
                 mask[row].view(-1).index_fill_(0, position, 1)
-        return result, mask, to_device(label, image.device)
+        return to_device(result, there), to_device(mask, there), to_device(label, there)
 
     @_in_float32
     def steps(
