@@ -3,6 +3,8 @@
 
 """Time the anomaly synthesis against anomalib's PerlinAnomalyGenerator, alternating, on the same images and textures.
 
+Broad anomalies are timed with all of torch's threads and with one.
+
     python benchmarks/synthesis.py --images FOLDER --textures FOLDER --json synthesis.json
 
 Without folders, images and textures are made at random.
@@ -11,6 +13,7 @@ Without folders, images and textures are made at random.
 import argparse
 import json
 import statistics
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -30,6 +33,16 @@ def load(folder: Path | None, count: int, size: int) -> torch.Tensor:
         return torch.rand(count, 3, size, size)
     files = find_images(folder)
     return read_images((files[i % len(files)] for i in range(count)), size)
+
+
+def in_one_thread(synthesizer: AnomalySynthesizer, image: torch.Tensor) -> None:
+    """Synthesise with one of torch's threads."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        synthesizer(image)
+    finally:
+        torch.set_num_threads(threads)
 
 
 def main() -> None:
@@ -53,11 +66,12 @@ def main() -> None:
             textures = Path(scratch)
             for number in range(50):
                 save_image(torch.rand(3, 320, 320), textures / f"{number}.jpg")
-        ours = AnomalySynthesizer()
-        ours.textures = TextureBank(textures, arguments.size)
+        ours, broad = AnomalySynthesizer(), AnomalySynthesizer(anomalies="broad")
+        ours.textures = broad.textures = TextureBank(textures, arguments.size)
         ours.textures.draw(1)
         theirs = PerlinAnomalyGenerator(textures, probability=0.5)
         generators = {"ours": ours, "anomalib": theirs}
+        generators |= {"broad": broad, "broad, one thread": partial(in_one_thread, broad)}
         run = {name: lambda make=make: timed(lambda: make(image), device) for name, make in generators.items()}
         seconds = alternate(run, arguments.repeats)
         ours.textures.close()
@@ -70,6 +84,7 @@ def main() -> None:
         "milliseconds a batch": {name: round(1000 * value, 2) for name, value in median.items()},
         "images a second": {name: round(arguments.batch / value, 1) for name, value in median.items()},
         "ratio": round(median["anomalib"] / median["ours"], 2),
+        "ratio of threads": round(median["broad, one thread"] / median["broad"], 2),
     }
     for name, value in result.items():
         print(f"{name}: {value}")

@@ -3,7 +3,10 @@
 
 """Anomalies of many kinds: each kind alone, what can be seen of it, and all of them on a batch."""
 
+import threading
+import time
 from dataclasses import replace
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -11,7 +14,7 @@ import pytest
 import torch
 
 from anomalib_diffusionad.synthesis import AnomalySynthesizer, Foreground
-from anomalib_diffusionad.synthesis.broad import KINDS, Scene, draw_anomalies
+from anomalib_diffusionad.synthesis.broad import KINDS, Scene, batch, draw_anomalies
 from anomalib_diffusionad.synthesis.broad.draw import FADE, SHARES, Drawn, add
 from anomalib_diffusionad.synthesis.broad.pixels import widened
 from anomalib_diffusionad.synthesis.broad.places import place
@@ -279,6 +282,31 @@ def test_textures_come_from_the_bank_at_the_step() -> None:
     synthesizer(photos(12, 64), step=5, generator=torch.Generator().manual_seed(0))
     assert asked
     assert set(asked) == {(1, 5)}
+
+
+def test_how_many_threads_draw_changes_nothing(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    synthesizer, image, used = AnomalySynthesizer(0.0, "broad", 0.0), photos(8, 64), set()
+    real = batch.draw_anomalies
+
+    def noting(where: Scene, rng: np.random.Generator) -> Drawn:
+        used.add(threading.get_ident())
+        time.sleep(0.01)  # so that no thread does all of it
+        return real(where, rng)
+
+    monkeypatch.setattr(batch, "draw_anomalies", noting)
+    results = []
+    for threads in (1, 3):
+        monkeypatch.setattr(torch, "get_num_threads", lambda threads=threads: threads)
+        with synthesizer.opened(
+            str(folder / "good"), "none", 64, textures_mib=0
+        ):  # a window of one file, which moves on
+            results.append(
+                [synthesizer(image, step=step, generator=torch.Generator().manual_seed(step)) for step in range(3)]
+            )
+        assert (used == {threading.get_ident()}) == (threads == 1)
+        used.clear()
+    for alone, together in zip(*results, strict=True):
+        assert all(torch.equal(one, other) for one, other in zip(alone, together, strict=True))
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64])

@@ -14,6 +14,7 @@ from anomalib.pre_processing import PreProcessor
 from lightning.pytorch import LightningDataModule
 from lightning.pytorch.utilities.types import STEP_OUTPUT
 from torch import Tensor
+from torch.nn.functional import interpolate
 from torchvision.transforms.v2 import Compose, Resize
 
 from anomalib_diffusionad import DiffusionAD
@@ -49,7 +50,9 @@ def draw(model: DiffusionAD, image: Tensor, there: Tensor) -> list[Tensor]:
 
 @pytest.fixture
 def image() -> Tensor:
-    return torch.rand(4, 3, SIZE, SIZE, generator=torch.Generator().manual_seed(1))
+    """Smooth images, on which anomalies can be seen."""
+    coarse = torch.rand(4, 3, 4, 4, generator=torch.Generator().manual_seed(1))
+    return interpolate(coarse, size=(SIZE, SIZE), mode="bilinear")
 
 
 def test_the_host_waits_for_no_gpu_and_draws_what_it_would_draw_for_a_cpu(

@@ -249,7 +249,7 @@ class AnomalySynthesizer(nn.Module):
         paths = None if image_path is None else [image_path[row] for row in rows]
         normal = torch.stack([image[row] for row in rows]).float()
         allowed = self._allowed(normal, paths, generator, foreground)
-        texture = None if self.textures is None else partial(self.textures.draw, 1, step, generator)
+        texture = None if self.textures is None else partial(self.textures.draw, 1, step)
         return draw_on_batch(image, rows, allowed, texture, self.self_augmentation, generator)
 
     def _shape(

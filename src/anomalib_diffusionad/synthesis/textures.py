@@ -70,6 +70,7 @@ class TextureBank:
         self._executor = ThreadPoolExecutor(1, thread_name_prefix="textures")
         self._decoded: dict[int, Future[Tensor | None]] = {}
         self._requested: int | None = None
+        self._asking = threading.Lock()
         self._request(0)
 
     def __len__(self) -> int:
@@ -77,7 +78,7 @@ class TextureBank:
         return len(self.files)
 
     def draw(self, count: int, step: int = 0, generator: torch.Generator | None = None) -> Tensor:
-        """Draw textures at random from the window of a training step.
+        """Draw textures at random from the window of a training step. Several threads may do so in the same step.
 
         Args:
             count: Number of textures.
@@ -90,7 +91,8 @@ class TextureBank:
         Raises:
             OSError: If no file of the window can be read.
         """
-        self._request(step)
+        with self._asking:
+            self._request(step)
         picks = torch.randint(self.window, (count,), generator=generator).tolist()
         return torch.stack([self._get(self._start(step) + pick) for pick in picks])
 

@@ -4,6 +4,8 @@
 """Anomalies on a batch: from tensors to arrays and back."""
 
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,8 +15,8 @@ from anomalib_diffusionad.data.tiles import inside
 from anomalib_diffusionad.hardware import to_device
 from anomalib_diffusionad.synthesis.steps import SynthesisSteps
 
-from .draw import draw_anomalies
-from .pixels import Array
+from .draw import Drawn, draw_anomalies
+from .pixels import Array, Mask
 from .scene import Scene
 
 
@@ -22,7 +24,7 @@ def draw_on_batch(
     image: Tensor,
     rows: Sequence[int],
     foreground: Tensor,
-    texture: Callable[[], Tensor] | None,
+    texture: Callable[[torch.Generator], Tensor] | None,
     self_augmentation: float,
     generator: torch.Generator | None,
 ) -> SynthesisSteps:
@@ -30,13 +32,15 @@ def draw_on_batch(
 
     Of images that are no squares, on a random square as high or as wide as they are.
 
-    Images of any device and precision are copied to the host and drawn on there, in float32.
+    Images of any device and precision are copied to the host and drawn on there, in float32, by as many threads as
+    torch computes with. How many there are changes nothing.
 
     Args:
         image: Normal images ``(B, 3, S, S)`` in [0, 1].
         rows: The images to draw on, N of them; parts of the others are used as well.
         foreground: Where half of the anomalies lie, bool ``(N, 1, S, S)``.
-        texture: Draws a texture, uint8 ``(1, 3, S, S)``; None where there is none.
+        texture: Draws a texture, uint8 ``(1, 3, S, S)``, given a source of randomness; several threads call it. None
+            where there is none.
         self_augmentation: Share of the textured anomalies that are made from the image itself.
         generator: Source of randomness on the CPU. Defaults to PyTorch's global one.
 
@@ -47,12 +51,14 @@ def draw_on_batch(
         return _on_a_square(image, rows, foreground, texture, self_augmentation, generator)
     rng = np.random.default_rng(int(torch.randint(2**62, (), generator=generator)))
     images = list(image.detach().float().cpu().permute(0, 2, 3, 1).contiguous().numpy())
-    places = foreground[:, 0].cpu().numpy()
-    draw_texture = None if texture is None else lambda: _as_array(texture())
-    drawn = [
-        draw_anomalies(Scene(images[row], where, images, draw_texture, self_augmentation), rng)
-        for row, where in zip(rows, places, strict=True)
-    ]
+    places = list(foreground[:, 0].cpu().numpy())
+
+    def draw(row: int, where: Mask, rng: np.random.Generator) -> Drawn:
+        own = torch.Generator().manual_seed(int(rng.integers(2**62)))
+        draw_texture = None if texture is None else lambda: _as_array(texture(own))
+        return draw_anomalies(Scene(images[row], where, images, draw_texture, self_augmentation), rng)
+
+    drawn = _in_threads(draw, rows, places, rng.spawn(len(rows)))
     shape, mask = (_as_tensor(each)[:, None] for each in ([one.shape for one in drawn], [one.mask for one in drawn]))
     appearance, result = (
         _as_tensor(each).permute(0, 3, 1, 2).contiguous()
@@ -69,7 +75,7 @@ def _on_a_square(
     image: Tensor,
     rows: Sequence[int],
     foreground: Tensor,
-    texture: Callable[[], Tensor] | None,
+    texture: Callable[[torch.Generator], Tensor] | None,
     self_augmentation: float,
     generator: torch.Generator | None,
 ) -> SynthesisSteps:
@@ -82,7 +88,7 @@ def _on_a_square(
     part = (..., slice(top, top + side), slice(left, left + side))
     allowed = foreground[part].clone()
     allowed[~allowed.flatten(1).any(dim=1)] = True  # there is no foreground here
-    square = None if texture is None else lambda: texture()[..., :side, :side]
+    square = None if texture is None else lambda source: texture(source)[..., :side, :side]
     drawn = draw_on_batch(image[part], rows, allowed, square, self_augmentation, generator)
     normal = torch.stack([image[row] for row in rows]).float()
 
@@ -99,6 +105,15 @@ def _on_a_square(
         appearance=placed(drawn.appearance, normal),
         result=placed(drawn.result, normal),
     )
+
+
+def _in_threads(function: Callable[..., Drawn], *arguments: Sequence[Any]) -> list[Drawn]:
+    """As :func:`map`; OpenCV and NumPy let other threads of Python go on while they compute."""
+    threads = min(torch.get_num_threads(), len(arguments[0]))
+    if threads <= 1:
+        return list(map(function, *arguments))
+    with ThreadPoolExecutor(threads) as pool:
+        return list(pool.map(function, *arguments))
 
 
 def _as_array(texture: Tensor) -> Array:
