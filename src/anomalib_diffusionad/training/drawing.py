@@ -30,8 +30,8 @@ class StepDrawing:
     def keep(self, module: Any, batch: Any) -> None:  # noqa: ANN401 - DiffusionAD; ImageBatch or VideoBatch
         """Keep a batch that is about to go to a device, if anomalies are to be drawn from it on the host."""
         self._on_host = None
-        trainer = module.trainer
-        if not trainer.training or module.synthesizer.anomalies != "broad":
+        trainer = getattr(module, "_trainer", None)
+        if trainer is None or not trainer.training or module.synthesizer.anomalies != "broad":
             return
         device = trainer.strategy.root_device
         if device.type == "cpu" or batch.image.device.type != "cpu":
