@@ -80,20 +80,15 @@ class PretendedGPU(TorchDispatchMode):
             RuntimeError: If an operator is given tensors of both.
         """
         del types
-        if function is aten.is_pinned.default:
-            return False
-        if function is aten._pin_memory.default:
-            self._pinned.append(args[0].clone())
-            return self._pinned[-1]
         options = dict(kwargs or {})
         tensors = [leaf for leaf in tree_leaves((args, options)) if isinstance(leaf, Tensor)]
         there = any(isinstance(tensor, OnGPU) for tensor in tensors)
         to_gpu, blocking = there, not options.get("non_blocking")
         if function is aten.copy_.default:
             to_gpu, there = (isinstance(tensor, OnGPU) for tensor in args[:2])
-            blocking = args[2:] != (True,) or not self._is_pinned(args[to_gpu])
+            pinned = to_gpu or args[0].data_ptr() in {tensor.data_ptr() for tensor in self._pinned}
+            blocking = args[2:] != (True,) or not pinned
         elif "device" in options:
-            blocking = blocking or not (there or all(map(self._is_pinned, tensors)))
             to_gpu = torch.device(options["device"] or "cpu").type == "cuda"
             options["device"] = torch.device("cpu")
         # numbers may come from the host
@@ -110,10 +105,6 @@ class PretendedGPU(TorchDispatchMode):
         if pin:
             self._pinned.append(result)
         return tree_map_only(Tensor, lambda tensor: known.get(id(tensor), OnGPU(tensor)), result) if to_gpu else result
-
-    def _is_pinned(self, tensor: Tensor) -> bool:
-        """Whether CUDA copies from and to a tensor of the host without a wait."""
-        return tensor.data_ptr() in {each.data_ptr() for each in self._pinned}
 
 
 class GeneratorAnywhere(torch.Generator):

@@ -67,13 +67,10 @@ def computes_bfloat16(device: torch.device) -> bool:
 def to_device(values: Tensor, device: torch.device) -> Tensor:
     """Copy a tensor of the host to a device, without waiting where that is safe.
 
-    CUDA copies at once what lies in ordinary memory, for which it may wait until all is done that it was asked for
-    before; of pinned memory torch sees to it that it stays until CUDA comes to it. Other devices read ordinary memory
-    when they come to it, and by then the tensor may be gone.
+    CUDA takes a copy at once of what lies in ordinary memory. Other devices read it when they come to it, and by then
+    the tensor may be gone.
     """
-    if device.type != "cuda" or values.device.type != "cpu":
-        return values.to(device)
-    return values.pin_memory().to(device, non_blocking=True)
+    return values.to(device, non_blocking=device.type == "cuda")
 
 
 def keep_freed_memory() -> bool:

@@ -166,7 +166,6 @@ class DiffusionAD(DiffusionADExport, training.CarriedSettings, AnomalibModule):
         self.randomness = training.StepRandomness()
         self._linear_fit = training.LinearFit()
         self._shown_loss = training.ShownLoss()
-        self._draw = training.StepDrawing()
         self._synthesis = ExitStack()
         training.check_pre_processor(self.pre_processor, self.input_size, settings)
 
@@ -219,15 +218,6 @@ class DiffusionAD(DiffusionADExport, training.CarriedSettings, AnomalibModule):
         """Free textures and masks, so that a trained model is no larger than its weights."""
         self._synthesis.close()
 
-    def _on_before_batch_transfer(self, batch: Batch, dataloader_idx: int = 0) -> Batch:
-        """Keep what anomalies are drawn from on the host.
-
-        Lightning warns of the public hook where there is a datamodule, and calls that of the datamodule alone.
-        """
-        batch = super()._on_before_batch_transfer(batch, dataloader_idx)
-        self._draw.keep(self, batch)
-        return batch
-
     def training_step(self, batch: ImageBatch, batch_idx: int) -> STEP_OUTPUT:
         """One step of joint training (section 4.3).
 
@@ -239,7 +229,9 @@ class DiffusionAD(DiffusionADExport, training.CarriedSettings, AnomalibModule):
             Dictionary with the scalar ``loss`` and what the segmentation network saw, for ``segmentation_replay``.
         """
         settings, generator = self.settings, self.randomness.generator(self, batch_idx)
-        image, mask, label = self._draw(self, batch, generator)
+        paths = getattr(batch, "image_path", None)
+        foreground = getattr(batch, "foreground", None)
+        image, mask, label = self.synthesizer(batch.image, paths, self.global_step, generator, foreground)
         clean = cast("torch.Tensor", batch.image)
         if self._linear_fit.any_pose:
             image, clean, mask = training.turn_each(torch.cat([image, clean, mask], 1), generator).split([3, 3, 1], 1)

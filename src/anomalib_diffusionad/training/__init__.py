@@ -9,7 +9,6 @@ from anomalib_diffusionad.visualization.table import PredictionTable
 from anomalib_diffusionad.visualization.visualizer import HeatMapVisualizer
 
 from .carried_settings import CarriedSettings
-from .drawing import StepDrawing
 from .file_reading import FileReading
 from .finite_loss import FiniteLoss, ShownLoss
 from .input_check import InputCheck, check_pre_processor, check_values
@@ -31,7 +30,6 @@ __all__ = [
     "LinearFit",
     "Progress",
     "ShownLoss",
-    "StepDrawing",
     "StepRandomness",
     "callbacks_for",
     "check_pre_processor",

@@ -117,7 +117,8 @@ def _in_threads(function: Callable[..., Drawn], *arguments: Sequence[Any]) -> li
 
 
 def _as_array(texture: Tensor) -> Array:
-    return texture[0].permute(1, 2, 0).float().div_(255).contiguous().numpy()
+    # not with torch, of which each thread would start threads of its own
+    return np.ascontiguousarray(texture[0].numpy().transpose(1, 2, 0), dtype=np.float32) / np.float32(255)
 
 
 def _as_tensor(arrays: list[np.ndarray]) -> Tensor:
