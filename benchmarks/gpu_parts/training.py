@@ -47,9 +47,7 @@ def measure_step(plan: Plan, preset: str, arguments: dict[str, Any] | None = Non
     windows = (clock, Profiled(clock.last, PROFILED)) if plan.on_gpu else (clock,)
     with PeakMemory(device, settle_memory(device)) as memory:
         fit(model, scale.batch, "bf16-mixed", device, *windows, *others)
-    synthesizer = model.synthesizer.to(device)
-    # broad anomalies are drawn on the host
-    images = random_images(scale.batch, scale.size).to("cpu" if synthesizer.anomalies == "broad" else device)
+    images, synthesizer = random_images(scale.batch, scale.size).to(device), model.synthesizer.to(device)
     synthesis = seconds_a_batch(synthesizer, images, scale.repeats)
     facts = {
         "batch": scale.batch,

@@ -297,9 +297,8 @@ def test_how_many_threads_draw_changes_nothing(folder: Path, monkeypatch: pytest
     results = []
     for threads in (1, 3):
         monkeypatch.setattr(torch, "get_num_threads", lambda threads=threads: threads)
-        with synthesizer.opened(
-            str(folder / "good"), "none", 64, textures_mib=0
-        ):  # a window of one file, which moves on
+        # a window of one file, which moves on
+        with synthesizer.opened(str(folder / "good"), "none", 64, textures_mib=0):
             results.append(
                 [synthesizer(image, step=step, generator=torch.Generator().manual_seed(step)) for step in range(3)]
             )

@@ -5,6 +5,7 @@
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from itertools import starmap
 from typing import Any
 
 import numpy as np
@@ -109,11 +110,12 @@ def _on_a_square(
 
 def _in_threads(function: Callable[..., Drawn], *arguments: Sequence[Any]) -> list[Drawn]:
     """As :func:`map`; OpenCV and NumPy let other threads of Python go on while they compute."""
-    threads = min(torch.get_num_threads(), len(arguments[0]))
+    calls = list(zip(*arguments, strict=True))
+    threads = min(torch.get_num_threads(), len(calls))
     if threads <= 1:
-        return list(map(function, *arguments))
+        return list(starmap(function, calls))
     with ThreadPoolExecutor(threads) as pool:
-        return list(pool.map(function, *arguments))
+        return list(pool.map(lambda call: function(*call), calls))
 
 
 def _as_array(texture: Tensor) -> Array:
